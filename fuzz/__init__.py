@@ -1,0 +1,1 @@
+"""Fuzzers and campaigns: instructions, blocks, functions, programs."""

@@ -1,0 +1,1 @@
+"""The engine, its modes, the public API and the command line."""
