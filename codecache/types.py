@@ -89,3 +89,30 @@ class Placed:
 
 Symbols = Mapping[str, int]
 """Addresses (as signed or unsigned 64-bit integers) of a region's symbols."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Original bytes overwritten: a trampoline, a springboard, a call sent to a stub."""
+
+    address: int
+    before: bytes
+    """What must stand there."""
+    after: bytes
+    """As long as `before`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """All that is added to an image, the same in a file, in a process and in the emulator."""
+
+    code_address: int
+    """Page-aligned, within 2 GiB of the image's code."""
+    code: bytes
+    """Mapped readable and executable."""
+    data_address: int
+    """Page-aligned, within 2 GiB of the image's code."""
+    data: bytes
+    """Mapped readable and writable: header, counters, words of probes, description (see `jit.datafile`)."""
+    patches: tuple[Patch, ...]
+    """In address order, not overlapping."""
