@@ -23,7 +23,8 @@ class Block:
     """At least one."""
     successors: tuple[int, ...]
     """Addresses where control goes next *inside the function*: branch target and fall-through, jump-table
-    targets, the instruction after a call that can return."""
+    targets, the instruction after a call that can return. One that is not in the graph's `blocks` is code that
+    was left out (see `refusals`): control leaves to the original there."""
 
     @property
     def size(self) -> int:
@@ -90,7 +91,8 @@ class FunctionGraph:
     noreturn: frozenset[int]
     """Addresses of calls that never come back (their block has no successor)."""
     refusals: tuple[Refusal, ...]
-    """Code inside the function that was left out (data, undecodable bytes, overlapping instructions)."""
+    """Code inside the function that was left out (data, undecodable bytes, overlapping instructions). Its bytes are
+    in no block and must never be written: of instructions that overlap, none is in a block."""
 
     @property
     def complete(self) -> bool:

@@ -113,6 +113,9 @@ class Image:
     code_pointers: frozenset[int]
     """Addresses inside executable segments that data refers to, or may: relocations, aligned words of data in
     fixed-address files, targets of rip-relative lea. A superset is safe; it only costs speed."""
+    words: Mapping[int, int] = field(default_factory=dict)
+    """Address of each 8-byte word that the loader relocates -> the address in this image that it writes there
+    (jump tables of 64-bit pointers are read through it: linkers may leave zeros in the file)."""
     has_shadow_stack: bool = False
     """Marked for Intel CET shadow stacks or IBT."""
     refusals: tuple[Refusal, ...] = ()
