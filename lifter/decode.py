@@ -1,0 +1,421 @@
+"""Bytes to instructions. The only module that knows capstone.
+
+Capstone gives names and register operands. Everything else is read from the bytes by `lifter.x86.layout` (lengths,
+memory operands, immediates, where the parts stand) or comes from the instruction table `lifter.x86.rows`
+(effects, handling). An instruction on whose length the two decoders disagree is not believed.
+
+Three memos make it fast. The length of an instruction depends on its first bytes only, so `_LENGTHS` maps those to
+it; `_INSTRUCTIONS` interns by exact bytes; and `_TEMPLATES` maps the bytes before displacement and immediate to an
+instruction that differs in nothing else, so capstone is asked once per template.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+import capstone
+from capstone import x86_const
+
+from lifter.instruction import Flow, Imm, Instruction, Mem, Operand, Reg, Undecodable, Vec
+from lifter.x86 import layout
+from lifter.x86.layout import MAX_SIZE, Layout, LayoutError
+from lifter.x86.rows import Form, resolve
+from lifter.x86.text import format_instruction
+
+_KEY: Final = 4
+"""Bytes of an instruction that mostly determine its length."""
+_LONG_KEY: Final = 8
+_LIMIT: Final = 1_000_000
+"""Entries per memo, before it is emptied: bounds memory in a process that reads many files."""
+
+_LENGTHS: Final[dict[bytes, int]] = {}
+"""First 4 (or 8) bytes -> length; 0 where more bytes are needed to know it."""
+_INSTRUCTIONS: Final[dict[bytes, Instruction | Undecodable]] = {}
+_TEMPLATES: Final[dict[tuple[bytes, int], _Template | str]] = {}
+"""(bytes before displacement and immediate, length) -> template, or why the bytes are no instruction."""
+
+
+def decode(code: bytes) -> Instruction | Undecodable:
+    """Decode the first instruction of `code` (up to 15 bytes of it matter)."""
+    size = _LENGTHS.get(code[:_KEY], 0) or _LENGTHS.get(code[:_LONG_KEY], 0)
+    if size and size <= len(code):
+        known = _INSTRUCTIONS.get(code[:size])
+        if known is not None:
+            return known
+    return _decode_new(code[:MAX_SIZE])
+
+
+def decode_run(
+    code: bytes, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[int, Instruction | Undecodable]]:
+    """Decode `code` linearly from offset `start` up to `stop`: (offset, instruction) pairs.
+
+    An instruction may extend beyond `stop` but not beyond `code`. After `Undecodable` bytes (one byte at a time) the
+    run goes on with the next byte.
+    """
+    if stop is None:
+        stop = len(code)
+    lengths, instructions = _LENGTHS, _INSTRUCTIONS
+    at = start
+    while at < stop:
+        size = lengths.get(code[at : at + _KEY], 0) or lengths.get(code[at : at + _LONG_KEY], 0)
+        found = instructions.get(code[at : at + size]) if size else None
+        if found is None:
+            found = _decode_new(code[at : at + MAX_SIZE])
+        yield at, found
+        at += len(found.code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """An instruction with the places where displacement and immediate go."""
+
+    instruction: Instruction
+    layout: Layout
+    scale: int
+    """Factor of a one-byte displacement (EVEX compresses it)."""
+    immediates: tuple[tuple[int, int, bool, int], ...]
+    """Immediates at the end of the operands: (offset from the end of the code, bytes, signed, width in bits)."""
+    branch: bool
+    """The immediate is a branch displacement."""
+    form: Form
+    fixed: bool
+    """Effects and handling do not depend on the immediate."""
+
+
+def _decode_new(window: bytes) -> Instruction | Undecodable:
+    """Decode what no memo has, and enter it into all of them."""
+    try:
+        parts = layout.parse(window)
+    except LayoutError as error:
+        return Undecodable(window[:1], str(error))
+    if len(_INSTRUCTIONS) >= _LIMIT:
+        _INSTRUCTIONS.clear()
+        _LENGTHS.clear()
+        _TEMPLATES.clear()
+    _remember_length(window, parts)
+    code = window[: parts.size]
+    tail_at = parts.imm_at if parts.disp_at < 0 else parts.disp_at
+    head_size = parts.size if _immediate_selects(parts) else tail_at
+    key = (code[:head_size], parts.size)
+    template = _TEMPLATES.get(key)
+    if template is None:
+        template = _TEMPLATES[key] = _make_template(code, parts)
+    if isinstance(template, str):
+        result: Instruction | Undecodable = Undecodable(code[:1], template)
+        # Not interned: the length memo promises `size` bytes, an undecodable piece is one byte.
+        return result
+    result = _fill(template, code)
+    _INSTRUCTIONS[code] = result
+    return result
+
+
+def _remember_length(window: bytes, parts: Layout) -> None:
+    """Enter the length under the shortest key that determines it: everything up to ModRM and SIB."""
+    if parts.modrm_at < 0:
+        needed = parts.opcode_at + 1
+    else:
+        needed = parts.modrm_at + 2
+    for key in (_KEY, _LONG_KEY):
+        if needed <= key or parts.size <= key:
+            _LENGTHS[window[:key]] = parts.size
+            return
+
+
+def _immediate_selects(parts: Layout) -> bool:
+    """Whether the immediate is part of the opcode (3DNow) or names a register (VEX /is4)."""
+    if parts.encoding == "":
+        return parts.map == 1 and parts.opcode == 0x0F
+    if parts.encoding == "vex" and parts.map == 3:
+        return 0x48 <= parts.opcode <= 0x4F or 0x5C <= parts.opcode <= 0x7F
+    return parts.encoding == "xop" and parts.map == 8 and not 0xC0 <= parts.opcode <= 0xEF
+
+
+_SIGNED_IMMEDIATE_8: Final = frozenset(
+    [base + 4 for base in range(0, 0x40, 8)] + [0x80, 0xA8, *range(0xB0, 0xB8), 0xC6, 0xF6]
+)
+_SIGNED_IMMEDIATE: Final = frozenset(
+    [base + 5 for base in range(0, 0x40, 8)] + [0x69, 0x6B, 0x81, 0x83, 0xA9, *range(0xB8, 0xC0), 0xC7, 0xF7]
+)
+
+
+def _immediates(parts: Layout) -> tuple[tuple[int, int, bool, int], ...]:
+    size = parts.imm_size
+    if not size or _immediate_selects(parts):
+        return ()
+    operand_width = _operand_width(parts)
+    if parts.encoding == "" and parts.map == 0:
+        if parts.opcode in _SIGNED_IMMEDIATE_8:
+            return ((-size, size, True, 8),)
+        if parts.opcode in _SIGNED_IMMEDIATE:
+            return ((-size, size, True, operand_width),)
+        if parts.opcode in (0x68, 0x6A):
+            return ((-size, size, True, 16 if operand_width == 16 else 64),)
+        if parts.opcode == 0xC8:
+            return ((-3, 2, False, 16), (-1, 1, False, 8))
+    if parts.encoding == "" and parts.map == 1 and parts.opcode == 0x78:
+        return ((-2, 1, False, 8), (-1, 1, False, 8))
+    return ((-size, size, False, size * 8),)
+
+
+def _operand_width(parts: Layout) -> int:
+    """Of an integer instruction with 16, 32 and 64-bit forms."""
+    return 64 if parts.rex & 8 else 16 if 0x66 in parts.prefixes else 32
+
+
+_BRANCHES: Final = re.compile(r"j[a-z]+|loop(e|ne)?|call|xbegin")
+_COMPARE: Final = re.compile(r"v?cmp[a-z_]*(ps|pd|ss|sd|ph|sh)$")
+_ALIASES: Final = {
+    "movabs": "mov", "sal": "shl", "fucompi": "fucomip", "fcompi": "fcomip", "pushfq": "pushf", "popfq": "popf",
+    "iretd": "iret", "iretq": "iret", "retfq": "retf", "sysretq": "sysret", "sysexitq": "sysexit",
+    "ljmp": "jmp_far", "lcall": "call_far",
+}  # fmt: skip
+"""Capstone's name -> the one name used here, where they differ by more than a prefix."""
+_STRING_OPCODES: Final = {
+    0x6C: "ins", 0x6E: "outs", 0xA4: "movs", 0xA6: "cmps", 0xAA: "stos", 0xAC: "lods", 0xAE: "scas",
+}  # fmt: skip
+_PREDICATED: Final = {0x3E: "vpcmpu", 0x3F: "vpcmp", 0x1E: "vpcmpu", 0x1F: "vpcmp"}
+_HALTS: Final = frozenset(
+    ("ud0", "ud1", "ud2", "hlt", "int3", "int1", "retf", "iret", "sysret", "sysexit", "rsm", "uiret")
+)
+_WIDTHS: Final = {
+    "cbw": 16, "cwde": 32, "cdqe": 64, "cwd": 16, "cdq": 32, "cqo": 64, "leave": 64, "enter": 64,
+}  # fmt: skip
+
+
+def _new_disassembler() -> capstone.Cs:
+    disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    disassembler.detail = True
+    return disassembler
+
+
+_DISASSEMBLER: Final = _new_disassembler()
+
+
+def _register_names() -> dict[int, Operand]:
+    """Capstone's register numbers -> operands."""
+    names: dict[str, Operand] = {}
+    low = ("a", "c", "d", "b")
+    for index, letter in enumerate(low):
+        names[f"{letter}l"], names[f"{letter}h"] = Reg(index, 8), Reg(index, 8, high=True)
+        names[f"{letter}x"], names[f"e{letter}x"], names[f"r{letter}x"] = (Reg(index, w) for w in (16, 32, 64))
+    for index, name in enumerate(("sp", "bp", "si", "di"), 4):
+        names[f"{name}l"] = Reg(index, 8)
+        names[name], names[f"e{name}"], names[f"r{name}"] = (Reg(index, w) for w in (16, 32, 64))
+    for index in range(8, 16):
+        for suffix, width in (("b", 8), ("w", 16), ("d", 32), ("", 64)):
+            names[f"r{index}{suffix}"] = Reg(index, width)
+    for kind in ("xmm", "ymm", "zmm"):
+        names.update((f"{kind}{index}", Vec(kind, index)) for index in range(32))
+    for index in range(8):
+        names[f"mm{index}"], names[f"k{index}"] = Vec("mm", index), Vec("k", index)
+        names[f"st({index})"] = Vec("st", index)
+    names.update((name, Vec("seg", index)) for index, name in enumerate(("es", "cs", "ss", "ds", "fs", "gs")))
+    for kind in ("cr", "dr"):
+        names.update((f"{kind}{index}", Vec(kind, index)) for index in range(16))
+    names.update((f"bnd{index}", Vec("bnd", index)) for index in range(4))
+    found: dict[int, Operand] = {}
+    for number in range(1, x86_const.X86_REG_ENDING):
+        operand = names.get(_DISASSEMBLER.reg_name(number))
+        if operand is not None:
+            found[number] = operand
+    return found
+
+
+_REGISTERS: Final = _register_names()
+
+
+def _make_template(code: bytes, parts: Layout) -> _Template | str:
+    """Ask capstone for name and registers; a string says why there is no instruction."""
+    scale = 1
+    if parts.encoding == "evex" and parts.disp_size == 1:
+        code = code[: parts.disp_at] + b"\x01" + code[parts.disp_at + 1 :]
+    found = next(_DISASSEMBLER.disasm(code, 0, 1), None)
+    if found is None:
+        return "unknown to the disassembler"
+    name: str = found.mnemonic.split()[-1]
+    if found.size != parts.size and name not in ("ud0", "ud1"):
+        return "the disassembler sees another length"
+
+    mnemonic, width = _canonical(name, parts)
+    immediates = _immediates(parts)
+    branch = bool(parts.imm_size and parts.encoding == "" and _BRANCHES.fullmatch(mnemonic))
+    operands: list[Operand] = []
+    for operand in found.operands:
+        if operand.type == x86_const.X86_OP_REG:
+            register = _REGISTERS.get(operand.reg)
+            if register is None:
+                return "register unknown to the decoder"
+            operands.append(register)
+        elif operand.type == x86_const.X86_OP_MEM:
+            if parts.encoding == "evex" and parts.disp_size == 1:
+                scale = operand.mem.disp
+            operands.append(_memory(code, parts, operand.size * 8, mnemonic))
+        elif not parts.imm_size:
+            operands.append(Imm(operand.imm, 8))
+    if parts.encoding == "" and parts.map == 0 and parts.opcode & ~1 in _STRING_OPCODES:
+        operands.clear()
+    mask = 0
+    if parts.encoding == "evex":
+        mask = code[parts.opcode_at - 1] & 7
+        if mask and len(operands) > 1 and operands[1] == Vec("k", mask):
+            del operands[1]
+    if branch:
+        immediates = ()
+    operands.extend(Imm(0, entry[3]) for entry in immediates)
+
+    rep = ""
+    if parts.repeat and width and parts.map == 0 and parts.opcode & ~1 in _STRING_OPCODES:
+        rep = "repne" if parts.repeat == 0xF2 and mnemonic[:4] in ("cmps", "scas") else "rep"
+    form = Form(
+        mnemonic=mnemonic,
+        operands=tuple(operands),
+        width=width,
+        lock=0xF0 in parts.prefixes,
+        rep=rep,
+        layout=parts,
+        mask=mask,
+        zeroing=bool(mask and parts.encoding == "evex" and code[parts.opcode_at - 1] & 0x80),
+    )
+    resolution = resolve(form)
+    instruction = Instruction(
+        code=code,
+        mnemonic=mnemonic,
+        operands=resolution.operands,
+        flow=_flow(mnemonic, branch),
+        handling=resolution.handling,
+        effects=resolution.effects,
+        lock=form.lock,
+        rep=rep,
+        width=width,
+        reason=resolution.reason,
+        modrm_at=parts.modrm_at,
+        disp_at=parts.disp_at,
+        disp_size=parts.disp_size,
+        imm_size=parts.imm_size,
+    )
+    return _Template(instruction, parts, scale, immediates, branch, form, not resolution.needs_immediate)
+
+
+def _canonical(name: str, parts: Layout) -> tuple[str, int]:
+    """The one mnemonic of an operation, and its width where that is not an operand's."""
+    width = 0
+    name = _ALIASES.get(name, name)
+    if parts.encoding == "":
+        if parts.map == 0 and parts.opcode & ~1 in _STRING_OPCODES:
+            width = 8 if not parts.opcode & 1 else _operand_width(parts)
+            if parts.opcode & ~1 in (0x6C, 0x6E):
+                width = min(width, 32)
+            name = _STRING_OPCODES[parts.opcode & ~1] + {8: "b", 16: "w", 32: "d", 64: "q"}[width]
+            return (f"{name}_string" if name in ("movsd", "cmpsd") else name), width
+        if name in ("push", "pop", "pushf", "popf"):
+            return name, 16 if 0x66 in parts.prefixes and not parts.rex & 8 else 64
+        if parts.map == 1 and parts.opcode == 0xC2 and _COMPARE.fullmatch(name):
+            suffix = {0xF3: "ss", 0xF2: "sd"}.get(parts.repeat, "pd" if 0x66 in parts.prefixes else "ps")
+            return f"cmp{suffix}", 0
+        return name, _WIDTHS.get(name, 0)
+    if parts.opcode == 0xC2 and parts.map in (1, 3):
+        kind = ("ps", "pd", "ss", "sd") if parts.map == 1 else ("ph", "", "sh", "")
+        return f"vcmp{kind[parts.pp]}", 0
+    if parts.encoding == "evex" and parts.map == 3 and parts.opcode in _PREDICATED:
+        wide = bool(parts.rex & 8)
+        letters = "bw" if parts.opcode >= 0x3E else "dq"
+        signed = "" if parts.opcode & 1 else "u"
+        return f"vpcmp{signed}{letters[wide]}", 0
+    return name, 0
+
+
+def _flow(mnemonic: str, direct: bool) -> Flow:
+    if direct:
+        return {"jmp": Flow.JUMP, "call": Flow.CALL}.get(mnemonic, Flow.BRANCH)
+    if mnemonic in _HALTS:
+        return Flow.HALT
+    return {
+        "jmp": Flow.JUMP_INDIRECT,
+        "jmp_far": Flow.JUMP_INDIRECT,
+        "call": Flow.CALL_INDIRECT,
+        "call_far": Flow.CALL_INDIRECT,
+        "ret": Flow.RETURN,
+        "syscall": Flow.SYSCALL,
+        "sysenter": Flow.SYSCALL,
+        "int": Flow.SYSCALL,
+    }.get(mnemonic, Flow.NEXT)
+
+
+def _memory(code: bytes, parts: Layout, width: int, mnemonic: str) -> Mem:
+    """The memory operand without its displacement, from ModRM and SIB."""
+    segment = {0x64: "fs", 0x65: "gs"}.get(parts.segment, "")
+    address_width = 32 if 0x67 in parts.prefixes else 64
+    if parts.modrm_at < 0:
+        return Mem(None, None, 1, 0, width, segment, address_width=address_width)
+    modrm = code[parts.modrm_at]
+    mod, rm = modrm >> 6, modrm & 7
+    extend_base, extend_index = (parts.rex & 1) << 3, (parts.rex & 2) << 2
+    base: int | None = rm | extend_base
+    index: int | None = None
+    scale, rip, vsib = 1, False, False
+    if rm == 4:
+        sib = code[parts.modrm_at + 1]
+        base = sib & 7 | extend_base
+        if sib & 7 == 5 and mod == 0:
+            base = None
+        vsib = "gather" in mnemonic or "scatter" in mnemonic
+        number = sib >> 3 & 7 | extend_index
+        if vsib and parts.encoding == "evex":
+            number |= (~code[parts.opcode_at - 1] & 8) << 1
+        if vsib or number != 4:
+            index, scale = number, 1 << (sib >> 6)
+    elif rm == 5 and mod == 0:
+        base, rip = None, True
+    return Mem(base, index, scale, 0, width, segment, rip, address_width, vsib)
+
+
+def _fill(template: _Template, code: bytes) -> Instruction:
+    """The template's instruction with the displacement and immediate of `code`."""
+    model, parts = template.instruction, template.layout
+    operands, effects = model.operands, model.effects
+    handling, reason = model.handling, model.reason
+    target = None
+    if template.branch:
+        target = int.from_bytes(code[parts.imm_at :], "little", signed=True)
+    if parts.disp_size:
+        disp = code[parts.disp_at : parts.disp_at + parts.disp_size]
+        value = int.from_bytes(disp, "little", signed=True)
+        if parts.disp_size == 1:
+            value *= template.scale
+        operands = tuple(
+            replace(operand, disp=value) if isinstance(operand, Mem) else operand for operand in operands
+        )
+    if template.immediates:
+        end = len(code)
+        values = [
+            Imm(int.from_bytes(code[end + at : end + at + size], "little", signed=signed), width)
+            for at, size, signed, width in template.immediates
+        ]
+        operands = operands[: len(operands) - len(values)] + tuple(values)
+    if not template.fixed:
+        resolution = resolve(replace(template.form, operands=operands))
+        operands, effects = resolution.operands, resolution.effects
+        handling, reason = resolution.handling, resolution.reason
+    elif parts.disp_size and effects.memory:
+        # The explicit operand is the only one with a displacement from the code.
+        old = model.memory_operand
+        new = next(operand for operand in operands if isinstance(operand, Mem))
+        effects = replace(
+            effects,
+            memory=tuple(
+                replace(access, operand=new) if access.operand == old else access for access in effects.memory
+            ),
+        )
+    text = format_instruction(
+        model.mnemonic, operands, target, len(code), model.lock, model.rep,
+        template.form.mask, template.form.zeroing,
+    )  # fmt: skip
+    return Instruction(
+        code, model.mnemonic, operands, model.flow, handling, effects, target, model.lock, model.rep,
+        model.width, reason, parts.modrm_at, parts.disp_at, parts.disp_size, parts.imm_size, text,
+    )  # fmt: skip
+
