@@ -1,12 +1,13 @@
 """Bytes to instructions. The only module that knows capstone.
 
-Capstone gives names and register operands. Everything else is read from the bytes by `lifter.x86.layout` (lengths,
-memory operands, immediates, where the parts stand) or comes from the instruction table `lifter.x86.rows`
-(effects, handling). An instruction on whose length the two decoders disagree is not believed.
+Capstone gives names and register operands. Everything else is read from the bytes by `lifter.x86.layout`
+(lengths, memory operands, immediates, where the parts stand) or comes from the instruction table
+`lifter.x86.table` (effects, handling). An instruction on whose length the two decoders disagree is not
+believed.
 
-Three memos make it fast. The length of an instruction depends on its first bytes only, so `_LENGTHS` maps those to
-it; `_INSTRUCTIONS` interns by exact bytes; and `_TEMPLATES` maps the bytes before displacement and immediate to an
-instruction that differs in nothing else, so capstone is asked once per template.
+Three memos make it fast. The length of an instruction depends on its first bytes only, so `_LENGTHS` maps
+those to it; `_INSTRUCTIONS` interns by exact bytes; and `_TEMPLATES` maps the bytes before displacement and
+immediate to an instruction that differs in nothing else, so capstone is asked once per template.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from capstone import x86_const
 from lifter.instruction import Flow, Imm, Instruction, Mem, Operand, Reg, Undecodable, Vec
 from lifter.x86 import layout
 from lifter.x86.layout import MAX_SIZE, Layout, LayoutError
-from lifter.x86.rows import Form, resolve
+from lifter.x86.table import Form, resolve
 from lifter.x86.text import format_instruction
 
 _KEY: Final = 4
@@ -53,8 +54,8 @@ def decode_run(
 ) -> Iterator[tuple[int, Instruction | Undecodable]]:
     """Decode `code` linearly from offset `start` up to `stop`: (offset, instruction) pairs.
 
-    An instruction may extend beyond `stop` but not beyond `code`. After `Undecodable` bytes (one byte at a time) the
-    run goes on with the next byte.
+    An instruction may extend beyond `stop` but not beyond `code`. After an undecodable byte the run goes on
+    with the next one.
     """
     if stop is None:
         stop = len(code)
@@ -78,7 +79,7 @@ class _Template:
     scale: int
     """Factor of a one-byte displacement (EVEX compresses it)."""
     immediates: tuple[tuple[int, int, bool, int], ...]
-    """Immediates at the end of the operands: (offset from the end of the code, bytes, signed, width in bits)."""
+    """Immediates at the end of the operands: (offset from the code's end, bytes, signed, width in bits)."""
     branch: bool
     """The immediate is a branch displacement."""
     form: Form
@@ -169,9 +170,9 @@ def _operand_width(parts: Layout) -> int:
 _BRANCHES: Final = re.compile(r"j[a-z]+|loop(e|ne)?|call|xbegin")
 _COMPARE: Final = re.compile(r"v?cmp[a-z_]*(ps|pd|ss|sd|ph|sh)$")
 _ALIASES: Final = {
-    "movabs": "mov", "sal": "shl", "fucompi": "fucomip", "fcompi": "fcomip", "pushfq": "pushf", "popfq": "popf",
-    "iretd": "iret", "iretq": "iret", "retfq": "retf", "sysretq": "sysret", "sysexitq": "sysexit",
-    "ljmp": "jmp_far", "lcall": "call_far",
+    "movabs": "mov", "sal": "shl", "fucompi": "fucomip", "fcompi": "fcomip", "pushfq": "pushf",
+    "popfq": "popf", "iretd": "iret", "iretq": "iret", "retfq": "retf", "sysretq": "sysret",
+    "sysexitq": "sysexit", "ljmp": "jmp_far", "lcall": "call_far",
 }  # fmt: skip
 """Capstone's name -> the one name used here, where they differ by more than a prefix."""
 _STRING_OPCODES: Final = {
@@ -201,10 +202,12 @@ def _register_names() -> dict[int, Operand]:
     low = ("a", "c", "d", "b")
     for index, letter in enumerate(low):
         names[f"{letter}l"], names[f"{letter}h"] = Reg(index, 8), Reg(index, 8, high=True)
-        names[f"{letter}x"], names[f"e{letter}x"], names[f"r{letter}x"] = (Reg(index, w) for w in (16, 32, 64))
+        for prefix, width in (("", 16), ("e", 32), ("r", 64)):
+            names[f"{prefix}{letter}x"] = Reg(index, width)
     for index, name in enumerate(("sp", "bp", "si", "di"), 4):
         names[f"{name}l"] = Reg(index, 8)
-        names[name], names[f"e{name}"], names[f"r{name}"] = (Reg(index, w) for w in (16, 32, 64))
+        for prefix, width in (("", 16), ("e", 32), ("r", 64)):
+            names[f"{prefix}{name}"] = Reg(index, width)
     for index in range(8, 16):
         for suffix, width in (("b", 8), ("w", 16), ("d", 32), ("", 64)):
             names[f"r{index}{suffix}"] = Reg(index, width)
@@ -258,11 +261,8 @@ def _make_template(code: bytes, parts: Layout) -> _Template | str:
             operands.append(Imm(operand.imm, 8))
     if parts.encoding == "" and parts.map == 0 and parts.opcode & ~1 in _STRING_OPCODES:
         operands.clear()
-    mask = 0
-    if parts.encoding == "evex":
-        mask = code[parts.opcode_at - 1] & 7
-        if mask and len(operands) > 1 and operands[1] == Vec("k", mask):
-            del operands[1]
+    if parts.mask and len(operands) > 1 and operands[1] == Vec("k", parts.mask):
+        del operands[1]
     if branch:
         immediates = ()
     operands.extend(Imm(0, entry[3]) for entry in immediates)
@@ -277,8 +277,6 @@ def _make_template(code: bytes, parts: Layout) -> _Template | str:
         lock=0xF0 in parts.prefixes,
         rep=rep,
         layout=parts,
-        mask=mask,
-        zeroing=bool(mask and parts.encoding == "evex" and code[parts.opcode_at - 1] & 0x80),
     )
     resolution = resolve(form)
     instruction = Instruction(
@@ -297,7 +295,7 @@ def _make_template(code: bytes, parts: Layout) -> _Template | str:
         disp_size=parts.disp_size,
         imm_size=parts.imm_size,
     )
-    return _Template(instruction, parts, scale, immediates, branch, form, not resolution.needs_immediate)
+    return _Template(instruction, parts, scale, immediates, branch, form, not (immediates and resolution.needs_immediate))
 
 
 def _canonical(name: str, parts: Layout) -> tuple[str, int]:
@@ -364,8 +362,8 @@ def _memory(code: bytes, parts: Layout, width: int, mnemonic: str) -> Mem:
             base = None
         vsib = "gather" in mnemonic or "scatter" in mnemonic
         number = sib >> 3 & 7 | extend_index
-        if vsib and parts.encoding == "evex":
-            number |= (~code[parts.opcode_at - 1] & 8) << 1
+        if vsib and parts.high_index:
+            number |= 16
         if vsib or number != 4:
             index, scale = number, 1 << (sib >> 6)
     elif rm == 5 and mod == 0:
@@ -412,7 +410,7 @@ def _fill(template: _Template, code: bytes) -> Instruction:
         )
     text = format_instruction(
         model.mnemonic, operands, target, len(code), model.lock, model.rep,
-        template.form.mask, template.form.zeroing,
+        parts.mask, parts.zeroing,
     )  # fmt: skip
     return Instruction(
         code, model.mnemonic, operands, model.flow, handling, effects, target, model.lock, model.rep,

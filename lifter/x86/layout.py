@@ -1,7 +1,8 @@
 """Where the parts of an encoded instruction stand: prefixes, opcode, ModRM, displacement, immediate.
 
-Written from the manuals (SDM volume 2, chapter 2 and the opcode maps of appendix A; AMD APM volume 3 for XOP) and
-independent of the disassembler: `lifter.decode` believes an instruction only where both agree on its length.
+Written from the manuals (SDM volume 2, chapter 2 and the opcode maps of appendix A; AMD APM volume 3 for
+XOP) and independent of the disassembler: `lifter.decode` believes an instruction only where both agree on its
+length.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ _IMMEDIATE_0: Final = {
     **dict.fromkeys([0xC2, 0xCA], 2),
     0xC8: 3,
 }
-_INVALID_0: Final = frozenset(
-    (0x06, 0x07, 0x0E, 0x16, 0x17, 0x1E, 0x1F, 0x27, 0x2F, 0x37, 0x3F, 0x60, 0x61, 0x82, 0x9A, 0xCE)
-    + (0xD4, 0xD5, 0xD6, 0xEA)
-)
+_INVALID_0: Final = frozenset((
+    0x06, 0x07, 0x0E, 0x16, 0x17, 0x1E, 0x1F, 0x27, 0x2F, 0x37, 0x3F, 0x60, 0x61, 0x82, 0x9A, 0xCE,
+    0xD4, 0xD5, 0xD6, 0xEA,
+))  # fmt: skip
 _NO_MODRM_1: Final = frozenset(
-    [*range(0x05, 0x0A), 0x0B, 0x0E, *range(0x30, 0x38), 0x77, *range(0x80, 0x90)]
-    + [0xA0, 0xA1, 0xA2, 0xA8, 0xA9, 0xAA, *range(0xC8, 0xD0)]
-)
+    [*range(0x05, 0x0A), 0x0B, 0x0E, *range(0x30, 0x38), 0x77, *range(0x80, 0x90),
+     0xA0, 0xA1, 0xA2, 0xA8, 0xA9, 0xAA, *range(0xC8, 0xD0)]
+)  # fmt: skip
 _IMMEDIATE_1: Final = {
     **dict.fromkeys([0x0F, *range(0x70, 0x74), 0xA4, 0xAC, 0xBA, 0xC2, 0xC4, 0xC5, 0xC6], 1),
     **dict.fromkeys(range(0x80, 0x90), _NEAR),
@@ -89,6 +90,14 @@ class Layout:
     """0, 1, 2 (never in 64-bit mode), 4 or 8 bytes."""
     imm_size: int
     """Bytes of immediate (or branch displacement) at the end."""
+    mask: int = 0
+    """EVEX: number of the write mask register, 0 without one."""
+    zeroing: bool = False
+    """EVEX: masked elements become zero (else they keep their value)."""
+    broadcast: bool = False
+    """EVEX: one element of memory is repeated (with a register operand: rounding, or no exceptions)."""
+    high_index: bool = False
+    """EVEX: bit 4 of the vector register number of a VSIB index."""
 
     @property
     def imm_at(self) -> int:
@@ -156,6 +165,7 @@ def _parse(code: bytes) -> Layout:
         rex = rex_bits
     opcode_at = at
     opcode = code[at]
+    evex = code[at - 1] if encoding == "evex" else 8
     at += 1
 
     has_modrm, immediate = _shape(encoding, opcode_map, opcode, pp, code, at, seen, repeat)
@@ -195,7 +205,7 @@ def _parse(code: bytes) -> Layout:
         raise LayoutError("truncated")
     return Layout(
         size, encoding, frozenset(seen), repeat, segment, rex, opcode_map, opcode, opcode_at, pp,
-        modrm_at, disp_at, disp_size, immediate,
+        modrm_at, disp_at, disp_size, immediate, evex & 7, bool(evex & 0x80), bool(evex & 0x10), not evex & 8,
     )  # fmt: skip
 
 

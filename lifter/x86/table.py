@@ -1,0 +1,11 @@
+"""The instruction table with all its rows loaded."""
+
+from __future__ import annotations
+
+from lifter.x86 import rows_control, rows_integer, rows_string
+from lifter.x86.rows import TABLE, Form, Resolution, Row, find_row, resolve
+
+__all__ = ["ROW_MODULES", "TABLE", "Form", "Resolution", "Row", "find_row", "resolve"]
+
+ROW_MODULES = (rows_integer, rows_control, rows_string)
+"""Where the rows are, in the order in which documentation shows them."""
