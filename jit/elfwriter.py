@@ -1,0 +1,292 @@
+"""Adds segments to an ELF file by appending to it: the original bytes stay where they are, but for patches.
+
+LIEF's writer lays the file out anew, which moves or loses things (addresses of a PIE, line information). Here the
+file is copied byte for byte, and what is added goes behind it: a data segment, a code segment that also holds the
+new program header table, and a new section header table that names both.
+
+Where the table lies matters: kernels before 5.18 tell the program that its program headers are at `load address +
+e_phoff`. So each added segment lies in the file as far from the first segment as in memory; where that is beyond
+the end of the file (a large .bss), the file has a hole, which takes no space on disk.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from codecache.types import Patch
+from lifter.errors import ProbeloomError, RefusedError
+
+PAGE = 4096
+
+PT_LOAD, PT_DYNAMIC, PT_PHDR = 1, 2, 6
+PF_X, PF_W, PF_R = 1, 2, 4
+DT_NULL, DT_INIT, DT_RELACOUNT = 0, 12, 0x6FFFFFF9
+
+_EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
+_PHDR = struct.Struct("<IIQQQQQQ")
+_SHDR = struct.Struct("<IIQQQQIIQQ")
+_DYN = struct.Struct("<qQ")
+EHDR_SIZE = _EHDR.size
+
+_SHT_PROGBITS, _SHT_NOBITS, _SHT_DYNAMIC = 1, 8, 6
+_SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 1, 2, 4
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramHeader:
+    """One entry of the program header table, in the order of the file's own fields."""
+
+    type: int
+    flags: int
+    offset: int
+    address: int
+    physical: int
+    file_size: int
+    memory_size: int
+    align: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """The ELF header."""
+
+    ident: bytes
+    type: int
+    machine: int
+    version: int
+    entry: int
+    phoff: int
+    shoff: int
+    flags: int
+    ehsize: int
+    phentsize: int
+    phnum: int
+    shentsize: int
+    shnum: int
+    shstrndx: int
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A segment to be added."""
+
+    name: str
+    """Of the section that shows it to debuggers."""
+    address: int
+    """Page-aligned, after everything that the file loads."""
+    content: bytes
+    writable: bool
+    """Else executable."""
+
+
+Chunk = tuple[int, bytes]
+"""(offset in the file, bytes): what is between chunks is a hole of zeros."""
+
+
+class ElfEditor:
+    """An ELF file of x86-64 that is about to be written with additions.
+
+    Raises RefusedError when the file has no place in memory to add to.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        try:
+            self.header = _Header(*_EHDR.unpack_from(content))
+            self.segments = [
+                ProgramHeader(*_PHDR.unpack_from(content, self.header.phoff + i * _PHDR.size))
+                for i in range(self.header.phnum)
+            ]
+        except struct.error:
+            raise RefusedError("truncated ELF file: no room for its program headers") from None
+        self.content = content
+        self._edits: list[Chunk] = []
+        loaded = self.loaded
+        if not loaded:
+            raise RefusedError("no loadable segment in the file")
+        self.bias = loaded[0].address - loaded[0].offset
+        """Address minus file offset of the first segment, and of everything that is added."""
+        if self.bias % PAGE:
+            raise RefusedError("segments are not page-aligned in the file")
+
+    @property
+    def loaded(self) -> list[ProgramHeader]:
+        """The PT_LOAD entries."""
+        return [segment for segment in self.segments if segment.type == PT_LOAD]
+
+    @property
+    def free_address(self) -> int:
+        """First page after everything in memory and, as file offsets go along with addresses, in the file."""
+        memory = max(segment.address + segment.memory_size for segment in self.loaded)
+        return -(-max(memory, len(self.content) + self.bias) // PAGE) * PAGE
+
+    def offset_of(self, address: int, size: int) -> int | None:
+        """Where the file has the `size` bytes at `address`; None where it does not have all of them."""
+        for segment in self.loaded:
+            if segment.address <= address and address + size <= segment.address + segment.file_size:
+                return address - segment.address + segment.offset
+        return None
+
+    def patch(self, patches: Sequence[Patch]) -> None:
+        """Overwrites original bytes. Raises ProbeloomError for a patch that does not fit: our own fault."""
+        end = 0
+        for patch in patches:
+            offset = self.offset_of(patch.address, len(patch.before))
+            if offset is None or len(patch.before) != len(patch.after):
+                raise ProbeloomError(f"patch at {patch.address:#x} is not in the file")
+            if patch.address < end:
+                raise ProbeloomError(f"patch at {patch.address:#x} overlaps the one before")
+            if self.content[offset : offset + len(patch.before)] != patch.before:
+                raise ProbeloomError(f"patch at {patch.address:#x}: unexpected original bytes")
+            end = patch.address + len(patch.after)
+            self._edits.append((offset, patch.after))
+
+    def set_entry(self, address: int) -> None:
+        """Lets the program start at `address`."""
+        self.header = replace(self.header, entry=address)
+
+    def initialiser(self) -> int | None:
+        """Address of the DT_INIT function; None where there is none."""
+        return next((value for tag, value in self._dynamic() if tag == DT_INIT), None)
+
+    def set_initialiser(self, address: int, spare: int) -> bytes:
+        """Lets the loader call `address` before all other initialisers of a library.
+
+        Uses the DT_INIT entry, else a spare one, else moves the dynamic table: returns then its bytes, for the
+        writable address `spare`; b'' otherwise. Raises RefusedError for a file without a dynamic table.
+        """
+        table = self._dynamic()
+        place = next((s for s in self.segments if s.type == PT_DYNAMIC), None)
+        if place is None or not table:
+            raise RefusedError("library without a dynamic table")
+        tags = [tag for tag, _ in table]
+        end = tags.index(DT_NULL) if DT_NULL in tags else len(tags)
+        if DT_INIT in tags[:end]:
+            index = tags.index(DT_INIT)
+        elif end + 1 < len(tags) and tags[end + 1] == DT_NULL:
+            index = end
+        elif DT_RELACOUNT in tags[:end]:
+            index = tags.index(DT_RELACOUNT)  # only tells the loader how many relocations it may hurry through
+        else:
+            moved = b"".join(_DYN.pack(*entry) for entry in [(DT_INIT, address), *table[:end], (DT_NULL, 0)])
+            self._move_dynamic(place, spare, len(moved))
+            return moved
+        self._edits.append((place.offset + index * _DYN.size, _DYN.pack(DT_INIT, address)))
+        return b""
+
+    def finish(self, added: Sequence[Added]) -> tuple[list[Chunk], int]:
+        """The file with all changes, as chunks in file order, and its size.
+
+        The last of `added` gets the program header table behind its content.
+        """
+        added = sorted(added, key=lambda segment: segment.address)
+        self._check_room(added)
+        last = added[-1]
+        table_address = -(-(last.address + len(last.content)) // 8) * 8
+        count = len(self.segments) + len(added)
+        padding = bytes(table_address - last.address - len(last.content))
+        segments = [
+            ProgramHeader(
+                PT_LOAD,
+                PF_R | (PF_W if segment.writable else PF_X),
+                segment.address - self.bias,
+                segment.address,
+                segment.address,
+                len(segment.content),
+                len(segment.content),
+                PAGE,
+            )
+            for segment in added
+        ]
+        size = len(last.content) + len(padding) + count * _PHDR.size
+        segments[-1] = replace(segments[-1], file_size=size, memory_size=size)
+        table = self._program_headers(segments, table_address)
+        chunks = [(segment.address - self.bias, segment.content) for segment in added]
+        chunks[-1] = (chunks[-1][0], last.content + padding + table)
+        sections = self._section_headers(added, chunks[-1][0] + size)
+        if sections:
+            chunks.append(sections)
+        self.header = replace(self.header, phoff=table_address - self.bias, phnum=count)
+        original = bytearray(self.content)
+        for offset, new in self._edits:
+            original[offset : offset + len(new)] = new
+        original[: _EHDR.size] = _EHDR.pack(*(getattr(self.header, name) for name in _Header.__slots__))
+        return [(0, bytes(original)), *chunks], chunks[-1][0] + len(chunks[-1][1])
+
+    def _check_room(self, added: Sequence[Added]) -> None:
+        end = self.free_address
+        for segment in added:
+            if segment.address % PAGE or segment.address < end:
+                raise ProbeloomError(f"segment at {segment.address:#x} is not page-aligned after {end:#x}")
+            end = segment.address + len(segment.content)
+
+    def _dynamic(self) -> list[tuple[int, int]]:
+        place = next((s for s in self.segments if s.type == PT_DYNAMIC), None)
+        if place is None:
+            return []
+        table = self.content[place.offset : place.offset + place.file_size]
+        return list(_DYN.iter_unpack(table[: len(table) // _DYN.size * _DYN.size]))
+
+    def _move_dynamic(self, place: ProgramHeader, address: int, size: int) -> None:
+        moved = replace(
+            place,
+            offset=address - self.bias,
+            address=address,
+            physical=address,
+            file_size=size,
+            memory_size=size,
+        )
+        self.segments[self.segments.index(place)] = moved
+
+    def _program_headers(self, new: Sequence[ProgramHeader], address: int) -> bytes:
+        """The table at `address`: the new segments follow the last PT_LOAD, in address order as the loaders want."""
+        last = max(index for index, segment in enumerate(self.segments) if segment.type == PT_LOAD)
+        table = [*self.segments[: last + 1], *new, *self.segments[last + 1 :]]
+        size = len(table) * _PHDR.size
+        for index, segment in enumerate(table):
+            if segment.type == PT_PHDR:
+                table[index] = replace(
+                    segment,
+                    offset=address - self.bias,
+                    address=address,
+                    physical=address,
+                    file_size=size,
+                    memory_size=size,
+                )
+        return b"".join(
+            _PHDR.pack(*(getattr(segment, name) for name in ProgramHeader.__slots__)) for segment in table
+        )
+
+    def _section_headers(self, added: Sequence[Added], offset: int) -> Chunk | None:
+        """A new table at `offset` or soon after; None for a file without a (whole) one, which keeps what it has."""
+        header = self.header
+        size = header.shnum * _SHDR.size
+        if (
+            not 0 < header.shstrndx < header.shnum < 0xFF00 - len(added)
+            or header.shentsize != _SHDR.size
+            or header.shoff + size > len(self.content)
+        ):
+            return None
+        sections = list(_SHDR.iter_unpack(self.content[header.shoff : header.shoff + size]))
+        names_offset, names_size = sections[header.shstrndx][4:6]
+        names = self.content[names_offset : names_offset + names_size]
+        if len(names) != names_size or sections[header.shstrndx][1] == _SHT_NOBITS:
+            return None
+        for segment in added:
+            flags = _SHF_ALLOC | (_SHF_WRITE if segment.writable else _SHF_EXECINSTR)
+            start = segment.address - self.bias
+            sections.append(
+                (len(names), _SHT_PROGBITS, flags, segment.address, start, len(segment.content), 0, 0, 16, 0)
+            )
+            names += segment.name.encode() + b"\0"
+        dynamic = next((segment for segment in self.segments if segment.type == PT_DYNAMIC), None)
+        for index, section in enumerate(sections):
+            if section[1] == _SHT_DYNAMIC and dynamic and section[3] != dynamic.address:
+                where = (dynamic.address, dynamic.offset, dynamic.file_size)
+                sections[index] = (*section[:3], *where, *section[6:])
+        old = sections[header.shstrndx]
+        sections[header.shstrndx] = (*old[:4], offset, len(names), *old[6:])
+        padding = bytes(-(offset + len(names)) % 8)
+        self.header = replace(header, shoff=offset + len(names) + len(padding), shnum=len(sections))
+        return offset, names + padding + b"".join(_SHDR.pack(*section) for section in sections)

@@ -1,0 +1,182 @@
+"""Offline mode: writes an executable or library with its instrumentation inside.
+
+    address = reserve(image)                  # where the data segment goes
+    layout = datafile.layout(...)             # counter i is at address + datafile.COUNTERS_OFFSET + 8 * i
+    code_address = after_data(address, layout.size)
+    overlay = Overlay(code_address, code, address, datafile.encode(layout), patches)
+    notes = write(image, overlay, Path("prog.inst"))
+
+The start-up code is added by `write`: the overlay's code is the regions and stubs alone.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import lief
+
+from codecache.types import Overlay
+from jit import datafile
+from jit.atomicfile import replacing
+from jit.elfwriter import EHDR_SIZE, PAGE, PT_DYNAMIC, Added, Chunk, ElfEditor
+from jit.startup import ALIGNMENT, build_startup, startup_size
+from lifter.errors import ProbeloomError, RefusedError, UsageError
+from lifter.image.types import Image, Kind
+
+_REACH = 1 << 31
+"""How far a rel32 goes."""
+
+
+def reserve(image: Image) -> int:
+    """The first address that is free for the overlay: page-aligned, after all that the file loads.
+
+    It is also far enough that the added segments can lie in the file as far from the first one as in memory (see
+    `jit.elfwriter`). Raises RefusedError for a file that was already rewritten, or has nothing to load.
+    """
+    return _editor(image).free_address
+
+
+def after_data(data_address: int, data_size: int) -> int:
+    """Where the code goes: the first page after the data segment."""
+    return -(-(data_address + data_size) // PAGE) * PAGE
+
+
+def write(image: Image, overlay: Overlay, output: Path) -> tuple[str, ...]:
+    """Writes the image with the overlay and the start-up code to `output`, in one step: whole or not at all.
+
+    Permissions are kept, ownership where this user may give files away (a set-user-id bit is dropped where not).
+    Returns notes for the user. Raises UsageError when `output` cannot be written, is the input or no plain file;
+    RefusedError when the image has no place for the overlay; ProbeloomError for an overlay that does not fit the
+    image (our fault).
+    """
+    target = _target(image, output)
+    editor = _editor(image)
+    editor.patch(overlay.patches)
+    chunks, size = _compose(image, overlay, editor)
+    try:
+        with replacing(target) as file:
+            for offset, content in chunks:
+                _write_at(file, offset, content)
+            os.ftruncate(file, size)
+            notes = _copy_attributes(image, file)
+            _check(editor, overlay, f"/proc/self/fd/{file}")
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror}") from None
+    return notes
+
+
+def _editor(image: Image) -> ElfEditor:
+    editor = ElfEditor(image.content)
+    for segment in editor.loaded:
+        if image.content[segment.offset : segment.offset + len(datafile.MAGIC)] == datafile.MAGIC:
+            raise RefusedError(f"{image.path}: already rewritten by probeloom; rewrite the original file")
+    return editor
+
+
+def _target(image: Image, output: Path) -> Path:
+    """Where the file will be: through symbolic links, so that those stay."""
+    try:
+        target = output.resolve()
+        if target.is_dir():
+            raise UsageError(f"cannot write {output}: is a directory")
+        if target.exists():
+            if not target.is_file():
+                raise UsageError(f"cannot write {output}: not a plain file")
+            if image.path.exists() and target.samefile(image.path):
+                raise UsageError(f"cannot write {output}: it is the input itself")
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
+        raise UsageError(f"cannot write {output}: {error}") from None
+    return target
+
+
+def _compose(image: Image, overlay: Overlay, editor: ElfEditor) -> tuple[list[Chunk], int]:
+    start = -(-(overlay.code_address + len(overlay.code)) // ALIGNMENT) * ALIGNMENT
+    is_library = image.kind is Kind.LIBRARY
+    original = editor.initialiser() if is_library else image.entry
+    startup, entered = build_startup(start, overlay.data_address, original, is_library)
+    data = overlay.data
+    if is_library:
+        spare = -(-len(data) // 16) * 16
+        moved = editor.set_initialiser(entered, overlay.data_address + spare)
+        if moved:
+            data += bytes(spare - len(data)) + moved
+    else:
+        editor.set_entry(entered)
+    code = overlay.code + bytes(start - overlay.code_address - len(overlay.code)) + startup
+    lowest = min(segment.address for segment in editor.loaded)
+    if max(overlay.code_address + len(code), overlay.data_address + len(data)) + PAGE - lowest >= _REACH:
+        raise RefusedError(f"{image.path}: no place for the instrumentation within 2 GiB of the code")
+    return editor.finish(
+        [
+            Added(".probeloom.data", overlay.data_address, data, writable=True),
+            Added(".probeloom.text", overlay.code_address, code, writable=False),
+        ]
+    )
+
+
+def _write_at(file: int, offset: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        done = os.pwrite(file, rest, offset)
+        rest, offset = rest[done:], offset + done
+
+
+def _copy_attributes(image: Image, file: int) -> tuple[str, ...]:
+    """Owner and permissions of the input; what cannot or must not be kept becomes a note."""
+    notes: list[str] = []
+    try:
+        status = image.path.stat()
+    except OSError:  # an image that was made in memory
+        os.fchmod(file, 0o755)
+        return ()
+    mode = stat.S_IMODE(status.st_mode)
+    try:
+        os.fchown(file, status.st_uid, status.st_gid)
+    except OSError:
+        if mode & (stat.S_ISUID | stat.S_ISGID):
+            mode &= ~(stat.S_ISUID | stat.S_ISGID)
+            notes.append("set-user-id and set-group-id bits dropped: the owner could not be kept")
+    os.fchmod(file, mode)
+    with suppress(OSError):
+        dropped = [name for name in os.listxattr(image.path) if name == "security.capability"]
+        if dropped:
+            notes.append("file capabilities dropped: set them again with setcap")
+    return tuple(notes)
+
+
+def _check(editor: ElfEditor, overlay: Overlay, path: str) -> None:
+    """Reads the written file with another parser: all that was loaded is as it was but for the patches.
+
+    Raises ProbeloomError for a difference.
+    """
+    config = lief.ELF.ParserConfig()
+    config.parse_relocations = config.parse_dyn_symbols = config.parse_symtab_symbols = False
+    config.parse_symbol_versions = config.parse_notes = config.parse_overlay = False
+    written = lief.ELF.parse(path, config)
+    if written is None:
+        raise ProbeloomError("the written file cannot be read")
+    contents = {
+        segment.virtual_address: (segment.virtual_size, bytes(segment.content))
+        for segment in written.segments
+        if segment.type == lief.ELF.Segment.TYPE.LOAD
+    }
+    expected = bytearray(editor.content)
+    for patch in overlay.patches:
+        offset = editor.offset_of(patch.address, len(patch.after))
+        if offset is not None:
+            expected[offset : offset + len(patch.after)] = patch.after
+    own = [(0, EHDR_SIZE), *((s.offset, s.file_size) for s in editor.segments if s.type == PT_DYNAMIC)]
+    for segment in editor.loaded:
+        memory, found = contents.pop(segment.address, (0, b""))
+        start, end = segment.offset, segment.offset + segment.file_size
+        for offset, size in own:  # the writer's own changes: ELF header, dynamic table
+            if start <= offset and offset + size <= end:
+                expected[offset : offset + size] = found[offset - start : offset - start + size]
+        if memory != segment.memory_size or found != expected[start:end]:
+            raise ProbeloomError(f"the written file differs in the segment at {segment.address:#x}")
+    for address, content in ((overlay.data_address, overlay.data), (overlay.code_address, overlay.code)):
+        if contents.get(address, (0, b""))[1][: len(content)] != content:
+            raise ProbeloomError(f"the written file lacks the segment at {address:#x}")
