@@ -380,11 +380,11 @@ def _restrict(draft: Draft) -> None:
             draft.handling = Handling.VERBATIM
     if memory is not None and memory.address_width == 32 and (memory.base == RSP or memory.rip):
         draft.native("32-bit address from the stack or instruction pointer")
-    if draft.handling is Handling.VERBATIM:
-        if any(isinstance(operand, Reg) and operand.index == RSP for operand in form.operands):
-            writes = draft.writes & registers.gpr(RSP)
-            draft.native("changes the stack pointer" if writes else "reads the stack pointer")
-    elif draft.writes & registers.gpr(RSP) and not _is_tracked(form):
+    names_rsp = any(isinstance(operand, Reg) and operand.index == RSP for operand in form.operands)
+    if draft.handling is Handling.VERBATIM and names_rsp:
+        writes = draft.writes & registers.gpr(RSP)
+        draft.native("changes the stack pointer" if writes else "reads the stack pointer")
+    if draft.handling is Handling.LIFTED and draft.writes & registers.gpr(RSP) and not _is_tracked(form):
         draft.native("changes the stack pointer by an unknown amount")
 
 
