@@ -75,7 +75,6 @@ def open_image(path: Path | str) -> Image:
         needed=tuple(_strings(elf, _DT_NEEDED)),
         code_pointers=pointers,
         words=relocations.words,
-        words=relocations.words,
         has_shadow_stack=_is_cet(elf),
         refusals=(*table.refusals, *frames.refusals, *pad_refusals, *go.refusals, *_missing(elf, table)),
     )
