@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Final
 
+from lifter.image.rust_v0 import demangle_v0
+
 _LONGEST: Final = 8192
 """Longer names stay as they are: the demangled form can grow exponentially."""
 _RUST_LEGACY: Final = re.compile(r"(_ZN.+?17h[0-9a-f]{16}E)(\.llvm\.[0-9A-F]+)?(.*)", re.DOTALL)
@@ -26,7 +28,7 @@ def demangle(name: str) -> str:
     if len(name) > _LONGEST or not name.startswith("_"):
         return name
     if name.startswith("_R"):
-        return name
+        return demangle_v0(name) or name
     if not name.startswith("_Z"):
         return name
     if (match := _RUST_LEGACY.fullmatch(name)) and (rust := _rust_legacy(match[1])):
