@@ -11,23 +11,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class RegionSource:
-    """A region ready to be compiled."""
-
-    text: str
-    """LLVM IR of one `define ghccc void @region()` and what only it needs (declarations, globals, probe
-    functions). Offsets from the hardware stack pointer at entry are written `<K+24>`, `<K-8>`: the compiler
-    replaces each by the number, with K first `shift`, then, if the region turns out to need a frame, `shift_framed`."""
-    shift: int
-    """K: how many bytes the stub lowers RSP before the region, if the region needs no frame."""
-    shift_framed: int
-    """K if it does: never meets what the program keeps below its stack pointer."""
-    passes: bool
-    """Whether LLVM's IR passes pay (probes to inline, loops); otherwise only code generation runs."""
-    features: str = ""
-    """CPU features beyond the baseline that probe code may use, in LLVM's spelling."""
+from ir.source import RegionSource as RegionSource
 
 
 class RelocationKind(enum.Enum):

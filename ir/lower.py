@@ -1,0 +1,518 @@
+"""A region as LLVM IR: pinned registers in, blocks in SSA form, pinned registers out at every exit.
+
+See docs/architecture.md ('A region as an LLVM function') for the frame, K and the slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ir.blocks import LiftedBlock, Terminator
+from ir.dominance import dominance_frontiers, immediate_dominators, in_loops, phi_masks
+from ir.exits import Exit, emit_exit
+from ir.probes import RIP_SLOT, SLOTS, CompiledProbe
+from ir.regions import Region
+from ir.source import RegionSource
+from lifter.builder import BlockState, Builder, Symbols
+from lifter.flags import CONDITION_FLAGS, NEGATED
+from lifter.instruction import Flow, Handling, Instruction
+from lifter.registers import ARITHMETIC_FLAGS, GPR_NAMES, GPRS, RCX, RSP, ZF, bits
+
+_RSP_BIT: Final = 1 << RSP
+_STATE: Final = (GPRS & ~_RSP_BIT) | ARITHMETIC_FLAGS
+_COUNTER_SHIFT: Final = 64
+"""First bit of the counters among a region's variables: registers, flags, local counters."""
+_MOST_FLUSHES: Final = 192
+"""Local counters times exits: beyond this the code that adds them up outweighs what they save."""
+
+LiveAt = Callable[[int], int]
+"""Address of an original instruction -> mask of what is live before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Add one to a counter."""
+
+    counter: int
+    """Index among the counters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Run a probe written in Python."""
+
+    probe: CompiledProbe
+    words: int
+    """Index of its private words among the counters."""
+    address: int
+    """Of the tracepoint."""
+
+
+Action = Count | Call
+
+
+@dataclass(frozen=True, slots=True)
+class LoweringOptions:
+    """How regions are made."""
+
+    atomic: bool = False
+    """Whether counters are incremented atomically."""
+    red_zone: int = 128
+    """Bytes below its stack pointer that the program may use: 128 in the System V ABI, 0 in Go."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoweredRegion:
+    """A region's IR and what its symbols stand for."""
+
+    head: int
+    source: RegionSource
+    symbols: Mapping[str, int]
+    """Symbol -> address in the image ('L_x', 'L_d'), or index among the counters ('L_c', 'L_w')."""
+    flags_in: bool
+    """Whether the stub must push the flags: they are live at the head."""
+    lifted: int
+    """Number of instructions with lifted semantics, jumps and returns included."""
+    verbatim: int
+
+
+class _Lowering:
+    """The work on one region."""
+
+    def __init__(
+        self,
+        region: Region,
+        actions: Mapping[int, Sequence[Action]],
+        live_at: LiveAt,
+        options: LoweringOptions,
+    ) -> None:
+        self.region = region
+        self.blocks = region.blocks
+        self.actions = actions
+        self.live_at = live_at
+        self.options = options
+        self.symbols = Symbols()
+        self.b = Builder(self.symbols)
+        self.number = {block.address: index + 1 for index, block in enumerate(region.blocks)}
+        """Node of each block; node 0 is the entry, before the head."""
+        self.allocas: list[str] = []
+        self.probes: dict[CompiledProbe, int] = {}
+        """Distinct probes -> their number in the text."""
+        self.exits: list[tuple[str, BlockState, Exit]] = []
+        self.local: dict[int, int] = {}
+        """Counter -> its variable's bit, for counters kept in registers while the region runs."""
+
+    # --- analysis ---------------------------------------------------------------------------------------
+
+    def _edges(self, block: LiftedBlock) -> list[int]:
+        """Nodes of this region that the block goes to."""
+        return [
+            self.number[successor]
+            for successor in block.successors
+            if successor in self.number and (successor != self.region.head or self._returns_to_head(block))
+        ]
+
+    def _returns_to_head(self, block: LiftedBlock) -> bool:
+        """Whether a jump to the head may stay inside: only with the stack as it was at entry."""
+        assert block.stack_delta is not None
+        return self.region.offsets[block.address] + block.stack_delta == 0
+
+    def _leaving(self, block: LiftedBlock) -> list[int]:
+        """Original addresses by which the block leaves the region: what must be live is known there."""
+        match block.terminator:
+            case Terminator.RETURN | Terminator.INDIRECT | Terminator.NATIVE | Terminator.CALL:
+                return [block.last_address]
+        inside = set(self._edges(block))
+        targets = (block.target, block.following) if block.terminator is Terminator.BRANCH else (self._next(block),)
+        return [t for t in targets if t is not None and self.number.get(t) not in inside]
+
+    def _next(self, block: LiftedBlock) -> int:
+        target = block.target if block.terminator is Terminator.JUMP else block.following
+        assert target is not None
+        return target
+
+    def _analyse(self) -> None:
+        """Edges, liveness inside the region, local counters, phis."""
+        self.successors = [[1]] + [self._edges(block) for block in self.blocks]
+        count = len(self.successors)
+        self.predecessors: list[list[int]] = [[] for _ in range(count)]
+        for node, targets in enumerate(self.successors):
+            for target in targets:
+                if node not in self.predecessors[target]:
+                    self.predecessors[target].append(node)
+        leaving = [self._leaving(block) for block in self.blocks]
+        self._choose_local_counters(sum(map(len, leaving)))
+        self.exit_live: dict[int, int] = {}
+        for targets in leaving:
+            for target in targets:
+                if target not in self.exit_live:
+                    self.exit_live[target] = self.live_at(target) & _STATE
+        uses, kills, self.defines = [0], [0], [0]
+        for block, targets in zip(self.blocks, leaving, strict=True):
+            use, kill, define = self._summary(block)
+            for target in targets:
+                use |= self.exit_live[target] & ~kill
+            uses.append(use)
+            kills.append(kill)
+            self.defines.append(define)
+        self.live_in = list(uses)
+        self.live_out = [0] * count
+        changed = True
+        while changed:
+            changed = False
+            for node in range(count - 1, -1, -1):
+                out = 0
+                for target in self.successors[node]:
+                    out |= self.live_in[target]
+                self.live_out[node] = out
+                live = uses[node] | (out & ~kills[node])
+                if live != self.live_in[node]:
+                    self.live_in[node] = live
+                    changed = True
+        local = sum(1 << bit for bit in self.local.values())
+        self.pinned = self.live_in[1] & GPRS & ~_RSP_BIT
+        self.flags_in = self.live_in[1] & ARITHMETIC_FLAGS
+        self.defines[0] = self.pinned | self.flags_in | local
+        self.idom = immediate_dominators(self.predecessors)
+        self.phis = phi_masks(dominance_frontiers(self.predecessors, self.idom), self.defines)
+
+    def _summary(self, block: LiftedBlock) -> tuple[int, int, int]:
+        """Upward-exposed uses, kills and definitions of a block, exits apart."""
+        use = kill = define = 0
+        for step in block.body:
+            probe_use, probe_define = self._actions_effect(step.address)
+            effects = step.instruction.effects
+            use |= probe_use & ~kill
+            kill |= probe_define & GPRS
+            use |= effects.reads & _STATE & ~kill
+            kill |= effects.kills & _STATE
+            define |= (effects.writes & _STATE) | probe_define
+        if block.terminator is not Terminator.FALL:
+            probe_use, probe_define = self._actions_effect(block.last_address)
+            use |= probe_use & ~kill
+            kill |= probe_define & GPRS
+            define |= probe_define
+        if block.last is not None and block.terminator is not Terminator.JUMP:
+            use |= terminator_reads(block.last) & ~kill
+            if block.last.mnemonic.startswith("loop"):
+                define |= 1 << RCX
+                kill |= 1 << RCX
+        return use, kill, define
+
+    def _actions_effect(self, address: int) -> tuple[int, int]:
+        use = define = 0
+        for action in self.actions.get(address, ()):
+            if isinstance(action, Call):
+                use |= (action.probe.reads | action.probe.writes) & GPRS & ~_RSP_BIT
+                define |= action.probe.writes & GPRS & ~_RSP_BIT
+            elif action.counter in self.local:
+                define |= 1 << self.local[action.counter]
+        return use, define
+
+    def _choose_local_counters(self, exits: int) -> None:
+        loops = in_loops(self.successors)
+        counters = [
+            action.counter
+            for block in self.blocks
+            if self.number[block.address] in loops
+            for address in self._tracepoints(block)
+            for action in self.actions.get(address, ())
+            if isinstance(action, Count)
+        ]
+        counters = list(dict.fromkeys(counters))
+        if len(counters) * exits <= _MOST_FLUSHES:
+            self.local = {counter: _COUNTER_SHIFT + index for index, counter in enumerate(counters)}
+
+    def _tracepoints(self, block: LiftedBlock) -> list[int]:
+        addresses = [step.address for step in block.body]
+        return addresses if block.terminator is Terminator.FALL else [*addresses, block.last_address]
+
+    # --- emission ---------------------------------------------------------------------------------------
+
+    def run(self) -> LoweredRegion:
+        """Lower the region."""
+        self._analyse()
+        b = self.b
+        b.extend_registers(_COUNTER_SHIFT + len(self.local))
+        self._emit_entry()
+        ends: dict[int, BlockState] = {0: b.snapshot()}
+        pending_phis: list[tuple[int, int, dict[int, str]]] = []
+        lifted = verbatim = 0
+        for block in self.blocks:
+            node = self.number[block.address]
+            self._begin(node, ends, pending_phis)
+            self._emit_body(block)
+            self._emit_terminator(block)
+            ends[node] = b.snapshot()
+            lifted += sum(step.handling is Handling.LIFTED for step in block.body) + (block.last is not None)
+            verbatim += sum(step.handling is Handling.VERBATIM for step in block.body)
+        tails = self._edge_values(pending_phis, ends)
+        for label, state, leaving in self.exits:
+            b.restore(state)
+            b.start_block(label)
+            self._flush_counters()
+            emit_exit(b, leaving)
+        text = self._assemble(tails)
+        framed = -b.lowest + self.options.red_zone + 16
+        framed += -framed % 8
+        unframed = framed if b.needs_stack or self.flags_in else -b.lowest
+        source = RegionSource(text, unframed, framed, passes=bool(self.probes))
+        return LoweredRegion(
+            self.region.head, source, dict(self.symbols.addresses), bool(self.flags_in), lifted, verbatim
+        )
+
+    def _emit_entry(self) -> None:
+        b = self.b
+        registers = list(bits(self.pinned))
+        if registers:
+            constraints = ",".join(f"={{{GPR_NAMES[i]}}}" for i in registers)
+            kind = "i64" if len(registers) == 1 else "{" + ", ".join(["i64"] * len(registers)) + "}"
+            result = b.emit(f'call {kind} asm sideeffect "", "{constraints}"()')
+            for position, index in enumerate(registers):
+                value = result if len(registers) == 1 else b.emit(f"extractvalue {kind} {result}, {position}")
+                b.set_register(index, value)
+        if self.flags_in:
+            # The stub pushed them: they are where the machine's RSP points at entry.
+            word = b.emit(f"load i64, ptr {b.slot_address(0)}, align 8")
+            b.flags_from_word(word, self.flags_in)
+        for bit in self.local.values():
+            b.set_register(bit, "0")
+        self.entry_lines = len(b.lines)
+        b.line("br label %n1")
+
+    def _begin(self, node: int, ends: Mapping[int, BlockState], pending: list[tuple[int, int, dict[int, str]]]) -> None:
+        """Start a block: state from the one that dominates it, phis where paths meet."""
+        b = self.b
+        b.restore(ends[self.idom[node]])
+        b.start_block(f"n{node}")
+        joined = self.phis[node]
+        if joined:
+            names: dict[int, str] = {}
+            for bit in bits(joined):
+                if self._wanted(node, bit):
+                    names[bit] = f"%p{node}.{bit}"
+                    self._set(bit, names[bit])
+                else:
+                    self._forget(bit)
+            pending.append((len(b.lines), node, names))
+        block = self.blocks[node - 1]
+        b.rsp_offset = self.region.offsets[block.address]
+
+    def _wanted(self, node: int, bit: int) -> bool:
+        return bit >= _COUNTER_SHIFT or bool(self.live_in[node] >> bit & 1)
+
+    def _set(self, bit: int, value: str) -> None:
+        if 16 <= bit < _COUNTER_SHIFT:
+            self.b.set_flag(1 << bit, value)
+        else:
+            self.b.set_register(bit, value)
+
+    def _forget(self, bit: int) -> None:
+        if 16 <= bit < _COUNTER_SHIFT:
+            self.b.forget_flag(1 << bit)
+        else:
+            self.b.forget_register(bit)
+
+    def _emit_body(self, block: LiftedBlock) -> None:
+        b = self.b
+        live = self._flags_after_steps(block)
+        for step, live_flags in zip(block.body, live, strict=True):
+            self._emit_actions(step.address)
+            if step.handling is Handling.LIFTED:
+                b.lift(step.instruction, step.address, live_flags)
+            else:
+                b.carry(step.instruction, step.address, live_flags)
+        b.flush()
+
+    def _flags_after_steps(self, block: LiftedBlock) -> list[int]:
+        live = self.live_out[self.number[block.address]]
+        for target in self._leaving(block):
+            live |= self.exit_live[target]
+        if block.last is not None and block.terminator is not Terminator.JUMP:
+            live |= terminator_reads(block.last)
+        live &= ARITHMETIC_FLAGS
+        result = []
+        for step in reversed(block.body):
+            result.append(live)
+            effects = step.instruction.effects
+            live = (live & ~effects.kills) | (effects.reads & ARITHMETIC_FLAGS)
+        result.reverse()
+        return result
+
+    def _emit_actions(self, address: int) -> None:
+        for action in self.actions.get(address, ()):
+            self.b.flush()
+            if isinstance(action, Call):
+                self._call_probe(action)
+            elif action.counter in self.local:
+                bit = self.local[action.counter]
+                self.b.set_register(bit, self.b.op("add", 64, self.b.read_reg(bit, 64), "1"))
+            else:
+                self._add_to_counter(action.counter, "1")
+
+    def _add_to_counter(self, counter: int, amount: str) -> None:
+        b = self.b
+        place = "@" + self.symbols.name("c", counter)
+        if self.options.atomic:
+            b.line(f"atomicrmw add ptr {place}, i64 {amount} monotonic, align 8")
+            return
+        old = b.emit(f"load i64, ptr {place}, align 8")
+        b.line(f"store i64 {b.op('add', 64, old, amount)}, ptr {place}, align 8")
+
+    def _flush_counters(self) -> None:
+        for counter, bit in self.local.items():
+            value = self.b.read_reg(bit, 64)
+            if value != "0":
+                self._add_to_counter(counter, value)
+
+    def _call_probe(self, call: Call) -> None:
+        b = self.b
+        probe = call.probe
+        number = self.probes.setdefault(probe, len(self.probes))
+        context = f"%ctx{len(self.allocas)}"
+        self.allocas.append(f"  {context} = alloca [{SLOTS} x i64], align 8")
+        for index in bits((probe.reads | probe.writes) & GPRS):
+            slot = b.emit(f"getelementptr i64, ptr {context}, i64 {index}")
+            b.line(f"store i64 {b.read_reg(index, 64)}, ptr {slot}, align 8")
+        if probe.reads >> RIP_SLOT & 1:
+            slot = b.emit(f"getelementptr i64, ptr {context}, i64 {RIP_SLOT}")
+            b.line(f"store i64 {call.address}, ptr {slot}, align 8")
+        words = "@" + self.symbols.name("w", call.words)
+        b.line(f"call void @L_probe{number}(ptr {context}, ptr {words})")
+        for index in bits(probe.writes & GPRS & ~_RSP_BIT):
+            slot = b.emit(f"getelementptr i64, ptr {context}, i64 {index}")
+            b.set_register(index, b.emit(f"load i64, ptr {slot}, align 8"))
+
+    def _emit_terminator(self, block: LiftedBlock) -> None:
+        b = self.b
+        if block.terminator is not Terminator.FALL:
+            self._emit_actions(block.last_address)
+        if block.last is not None:
+            b.address = block.last_address
+            b.next_address = block.last_address + block.last.size
+            b.live_flags = 0
+        match block.terminator:
+            case Terminator.FALL | Terminator.JUMP:
+                b.line(f"br label %{self._label(block, self._next(block))}")
+            case Terminator.BRANCH:
+                assert block.last is not None and block.target is not None
+                condition = branch_condition(b, block.last)
+                taken, other = self._label(block, block.target), self._label(block, block.following)
+                b.line(f"br i1 {condition}, label %{taken}, label %{other}")
+            case Terminator.RETURN | Terminator.INDIRECT | Terminator.NATIVE | Terminator.CALL:
+                live = self.exit_live[block.last_address]
+                if block.terminator is Terminator.NATIVE:
+                    leaving = Exit(live, target=block.last_address)
+                elif block.terminator is Terminator.CALL:
+                    leaving = Exit(live, target=block.target, instruction=block.last, return_to=block.following)
+                else:
+                    leaving = Exit(live, instruction=block.last, address=block.last_address)
+                b.line(f"br label %{self._exit(leaving)}")
+
+    def _label(self, block: LiftedBlock, target: int) -> str:
+        node = self.number.get(target)
+        if node is not None and node in self._edges(block):
+            return f"n{node}"
+        return self._exit(Exit(self.exit_live[target], target=target))
+
+    def _exit(self, leaving: Exit) -> str:
+        label = f"x{len(self.exits)}"
+        self.exits.append((label, self.b.snapshot(), leaving))
+        return label
+
+    def _edge_values(
+        self, pending: list[tuple[int, int, dict[int, str]]], ends: dict[int, BlockState]
+    ) -> list[tuple[int, list[str]]]:
+        """Lines of the phis, each with the line number where it belongs."""
+        conversions: dict[int, dict[int, str]] = {}
+        result = []
+        self.converted: dict[int, list[str]] = {}
+        for line, node, names in pending:
+            phis = []
+            for bit, name in names.items():
+                kind = "i1" if 16 <= bit < _COUNTER_SHIFT else "i64"
+                arms = []
+                for source in self.predecessors[node]:
+                    values = conversions.setdefault(source, {})
+                    if bit not in values:
+                        values[bit] = self._value_at_end(source, bit, ends)
+                    arms.append(f"[ {values[bit]}, %{'entry' if source == 0 else f'n{source}'} ]")
+                phis.append(f"  {name} = phi {kind} {', '.join(arms)}")
+            result.append((line, phis))
+        return result
+
+    def _value_at_end(self, node: int, bit: int, ends: dict[int, BlockState]) -> str:
+        """The value of a variable at the end of a block; what must be computed for it goes before its branch."""
+        b = self.b
+        before = len(b.lines)
+        b.restore(ends[node])
+        value = b.flag(1 << bit) if 16 <= bit < _COUNTER_SHIFT else b.read_reg(bit, 64)
+        added = b.lines[before:]
+        if added:
+            del b.lines[before:]
+            self.converted.setdefault(node, []).extend(added)
+            ends[node] = b.snapshot()
+        return value
+
+    def _assemble(self, phis: list[tuple[int, list[str]]]) -> str:
+        """The function's text: phis after their labels, late conversions before their block's branch."""
+        by_line = dict(phis)
+        lines: list[str] = []
+        current = 0
+        for number, line in enumerate(self.b.lines):
+            if number in by_line:
+                lines.extend(by_line[number])
+            if line.startswith("n") and line.endswith(":"):
+                current = int(line[1:-1])
+            if line.startswith("  br ") and current in self.converted:
+                lines.extend(self.converted.pop(current))
+            lines.append(line)
+        assert not self.converted
+        declarations = ["declare ptr @llvm.addressofreturnaddress.p0()", *sorted(self.b.intrinsics)]
+        for kind, type_name in (("d", "{}"), ("c", "i64"), ("w", "i64")):
+            declarations += [f"@{s} = external hidden global {type_name}" for s in self.symbols.of_kind(kind)]
+        declarations += [probe.named(number) for probe, number in self.probes.items()]
+        head = ["define ghccc void @L_region() #0 {", "entry:", *self.allocas]
+        return "\n".join([*declarations, *head, *lines, "}", ""])
+
+
+def terminator_reads(last: Instruction) -> int:
+    """Registers and flags that a jump's or call's decision reads (its target included)."""
+    mask = last.effects.reads & _STATE
+    if last.flow is Flow.RETURN:
+        return 0
+    return mask
+
+
+def branch_condition(b: Builder, last: Instruction) -> str:
+    """The i1 condition of a conditional jump (SDM volume 2, Jcc, LOOP, JRCXZ)."""
+    name = last.mnemonic
+    if name in ("jrcxz", "jecxz"):
+        width = 64 if name == "jrcxz" else 32
+        return b.icmp("eq", width, b.read_reg(RCX, width), "0")
+    if name in ("loop", "loope", "loopne"):
+        width = 32 if 0x67 in last.code[:-2] else 64
+        count = b.op("sub", width, b.read_reg(RCX, width), "1")
+        b.write_reg(RCX, width, count)
+        more = b.icmp("ne", width, count, "0")
+        if name == "loop":
+            return more
+        zero = b.flag(ZF)
+        return b.op("and", 1, more, zero if name == "loope" else b.op("xor", 1, zero, "true"))
+    code = name[1:]
+    assert code in CONDITION_FLAGS or code in NEGATED, name
+    return b.condition(code)
+
+
+def lower(
+    region: Region, actions: Mapping[int, Sequence[Action]], live_at: LiveAt, options: LoweringOptions
+) -> LoweredRegion:
+    """The IR of a region.
+
+    `actions` maps instruction addresses to what runs before them; `live_at` says what is live before an
+    original instruction. Raises AssertionError where an emitter reads what the instruction's row does not
+    declare: a bug of ours, never of the program.
+    """
+    return _Lowering(region, actions, live_at, options).run()

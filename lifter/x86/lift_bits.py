@@ -1,0 +1,119 @@
+"""Bit tests, scans and BMI (SDM volume 2)."""
+
+from __future__ import annotations
+
+from lifter.builder import Builder
+from lifter.flags import FlagSource, Thunk
+from lifter.instruction import Imm, Instruction, Mem, Operand, Reg
+from lifter.registers import AF, ARITHMETIC_FLAGS, CF, OF, PF, SF
+from lifter.x86.emit import Unliftable, lifts, undefined, width_of
+
+
+@lifts("bt", "bts", "btr", "btc")
+def bit_test(b: Builder, ins: Instruction) -> None:
+    """BT, BTS, BTR, BTC: CF is the bit; ZF stays, the rest is undefined (and stays on every processor).
+
+    With a register index and a memory operand the index reaches beyond the operand: a bit string.
+    """
+    base, index = ins.operands
+    w = width_of(base)
+    if isinstance(base, Mem) and isinstance(index, Reg):
+        if ins.mnemonic != "bt" and base.segment:
+            raise Unliftable("changes a bit string in a segment")
+        wide = b.sext(b.read(index), w, 64)
+        step = b.op("ashr", 64, wide, str(w.bit_length() - 1))
+        offset = b.op("shl", 64, step, str((w // 8).bit_length() - 1))
+        kind, pointer = b.pointer(base).rsplit(" ", 1)
+        pointer = f"{kind} " + b.emit(f"getelementptr i8, {kind} {pointer}, i64 {offset}")
+        value = b.load_at(pointer, w)
+    else:
+        pointer = b.pointer(base) if isinstance(base, Mem) else ""
+        value = b.load_at(pointer, w) if pointer else b.read(base)
+    if isinstance(index, Imm):
+        position = str(index.value % w)
+    else:
+        position = b.op("and", w, b.read(index), str(w - 1))
+    carry = b.trunc(b.op("lshr", w, value, position), w, 1)
+    if ins.mnemonic != "bt":
+        mask = b.op("shl", w, "1", position)
+        if ins.mnemonic == "bts":
+            changed = b.op("or", w, value, mask)
+        elif ins.mnemonic == "btc":
+            changed = b.op("xor", w, value, mask)
+        else:
+            changed = b.op("and", w, value, b.op("xor", w, mask, "-1"))
+        if pointer:
+            b.store_at(pointer, w, changed)
+        else:
+            b.write(base, changed)
+    b.set_flag(CF, carry)
+
+
+@lifts("bsf", "bsr")
+def bit_scan(b: Builder, ins: Instruction) -> None:
+    """BSF, BSR: ZF = the source is zero, the destination then stays; other flags are undefined."""
+    dst, src = ins.operands
+    w = width_of(dst)
+    value = b.read(src)
+    zero = b.icmp("eq", w, value, "0")
+    if ins.mnemonic == "bsf":
+        found = b.count_zeros("cttz", w, value)
+    else:
+        found = b.op("sub", w, str(w - 1), b.count_zeros("ctlz", w, value))
+    if w == 32:
+        # A 32-bit destination that stays keeps its upper half too.
+        kept = b.read_reg(_index(dst), 64)
+        b.write_reg(_index(dst), 64, b.select(zero, 64, kept, b.zext(found, 32, 64)))
+    else:
+        b.write(dst, b.select(zero, w, b.read(dst), found))
+    thunks: dict[int, Thunk] = dict.fromkeys((CF, PF, AF, SF, OF), undefined)
+    b.set_flags(FlagSource("other", w, "", "", value, thunks))
+
+
+def _index(operand: Operand) -> int:
+    assert isinstance(operand, Reg)
+    return operand.index
+
+
+@lifts("tzcnt", "lzcnt")
+def count_zeros(b: Builder, ins: Instruction) -> None:
+    """TZCNT, LZCNT: CF = the source is zero, ZF = the result is; other flags are undefined."""
+    dst, src = ins.operands
+    w = width_of(dst)
+    value = b.read(src)
+    result = b.count_zeros("cttz" if ins.mnemonic == "tzcnt" else "ctlz", w, value)
+    b.write(dst, result)
+
+    def carry(b: Builder) -> str:
+        return b.icmp("eq", w, value, "0")
+
+    thunks: dict[int, Thunk] = dict.fromkeys((PF, AF, SF, OF), undefined)
+    b.set_flags(FlagSource("other", w, "", "", result, {CF: carry, **thunks}))
+
+
+@lifts("andn")
+def andn(b: Builder, ins: Instruction) -> None:
+    """ANDN: not the first source, and the second. CF = OF = 0, AF and PF are undefined."""
+    dst, first, second = ins.operands
+    w = width_of(dst)
+    result = b.op("and", w, b.op("xor", w, b.read(first), "-1"), b.read(second))
+    b.write(dst, result)
+    b.set_flags(FlagSource("logic", w, "", "", result))
+
+
+@lifts("blsr", "blsi", "blsmsk")
+def lowest_bit(b: Builder, ins: Instruction) -> None:
+    """BLSR, BLSI, BLSMSK: CF = the source is zero (BLSI: is not); OF = 0; AF and PF are undefined."""
+    dst, src = ins.operands
+    w = width_of(dst)
+    value = b.read(src)
+    if ins.mnemonic == "blsi":
+        result = b.op("and", w, value, b.op("sub", w, "0", value))
+    else:
+        result = b.op("and" if ins.mnemonic == "blsr" else "xor", w, value, b.op("sub", w, value, "1"))
+    b.write(dst, result)
+
+    def carry(b: Builder) -> str:
+        return b.icmp("ne" if ins.mnemonic == "blsi" else "eq", w, value, "0")
+
+    b.set_flags(FlagSource("logic", w, "", "", result, {CF: carry}), ARITHMETIC_FLAGS)

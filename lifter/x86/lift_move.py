@@ -1,0 +1,175 @@
+"""Moves, extensions, conditional moves and sets, stack moves (SDM volume 2)."""
+
+from __future__ import annotations
+
+from lifter.builder import Builder
+from lifter.flags import NEGATED
+from lifter.instruction import Instruction, Mem, Reg
+from lifter.registers import AF, CF, PF, RAX, RBP, RDX, RSP, SF, ZF
+from lifter.x86.emit import Unliftable, lifts
+
+_CONDITIONS = (*NEGATED, *NEGATED.values())
+
+
+@lifts("mov", "movabs")
+def mov(b: Builder, ins: Instruction) -> None:
+    """MOV. `mov rsp, rbp` ends a frame; other writes of RSP stay native."""
+    dst, src = ins.operands
+    if isinstance(dst, Reg) and dst.index == RSP:
+        if not (dst.width == 64 and isinstance(src, Reg) and src.index == RBP):
+            raise Unliftable("changes the stack pointer by an unknown amount")
+        b.set_rsp(b.read_reg(RBP, 64))
+        return
+    b.write(dst, b.read(src))
+
+
+@lifts("movzx")
+def movzx(b: Builder, ins: Instruction) -> None:
+    """MOVZX."""
+    dst, src = ins.operands
+    assert isinstance(dst, Reg) and isinstance(src, Reg | Mem)
+    b.write(dst, b.zext(b.read(src), src.width, dst.width))
+
+
+@lifts("movsx", "movsxd")
+def movsx(b: Builder, ins: Instruction) -> None:
+    """MOVSX, MOVSXD."""
+    dst, src = ins.operands
+    assert isinstance(dst, Reg) and isinstance(src, Reg | Mem)
+    b.write(dst, b.sext(b.read(src), src.width, dst.width))
+
+
+@lifts("lea")
+def lea(b: Builder, ins: Instruction) -> None:
+    """LEA. To RSP: from RSP plus a constant, or from RBP (the end of a frame)."""
+    dst, src = ins.operands
+    assert isinstance(dst, Reg) and isinstance(src, Mem)
+    if dst.index == RSP:
+        if dst.width != 64 or src.index is not None or src.rip or src.address_width != 64:
+            raise Unliftable("changes the stack pointer by an unknown amount")
+        if src.base == RSP:
+            b.move_rsp(src.disp)
+        elif src.base == RBP:
+            b.set_rsp(b.effective_address(src))
+        else:
+            raise Unliftable("changes the stack pointer by an unknown amount")
+        return
+    b.write(dst, b.trunc(b.effective_address(src), 64, dst.width))
+
+
+@lifts("xchg")
+def xchg(b: Builder, ins: Instruction) -> None:
+    """XCHG between registers; with memory it is atomic and carried verbatim."""
+    left, right = ins.operands
+    if isinstance(left, Mem) or isinstance(right, Mem):
+        raise Unliftable("exchanges with memory atomically")
+    first, second = b.read(left), b.read(right)
+    b.write(left, second)
+    b.write(right, first)
+
+
+@lifts("push")
+def push(b: Builder, ins: Instruction) -> None:
+    """PUSH. The operand is read before RSP moves."""
+    (src,) = ins.operands
+    b.push(ins.width or 64, b.read(src))
+
+
+@lifts("pop")
+def pop(b: Builder, ins: Instruction) -> None:
+    """POP. A memory operand based on RSP uses RSP after it moved."""
+    (dst,) = ins.operands
+    if isinstance(dst, Reg) and dst.index == RSP:
+        raise Unliftable("changes the stack pointer by an unknown amount")
+    b.write(dst, b.pop(ins.width or 64))
+
+
+@lifts("leave")
+def leave(b: Builder, ins: Instruction) -> None:
+    """LEAVE: RSP = RBP, pop RBP."""
+    b.set_rsp(b.read_reg(RBP, 64))
+    b.write_reg(RBP, 64, b.pop(64))
+
+
+@lifts(*(f"cmov{condition}" for condition in _CONDITIONS))
+def cmov(b: Builder, ins: Instruction) -> None:
+    """CMOVcc. The source is read, and a 32-bit destination's upper half zeroed, whatever the condition."""
+    dst, src = ins.operands
+    assert isinstance(dst, Reg)
+    value = b.read(src)
+    b.write(dst, b.select(b.condition(ins.mnemonic[4:]), dst.width, value, b.read(dst)))
+
+
+@lifts(*(f"set{condition}" for condition in _CONDITIONS))
+def setcc(b: Builder, ins: Instruction) -> None:
+    """SETcc."""
+    (dst,) = ins.operands
+    b.write(dst, b.zext(b.condition(ins.mnemonic[3:]), 1, 8))
+
+
+@lifts("cbw", "cwde", "cdqe")
+def extend_accumulator(b: Builder, ins: Instruction) -> None:
+    """CBW, CWDE, CDQE: sign-extend the lower half of the accumulator."""
+    width = {"cbw": 16, "cwde": 32, "cdqe": 64}[ins.mnemonic]
+    b.write_reg(RAX, width, b.sext(b.read_reg(RAX, width // 2), width // 2, width))
+
+
+@lifts("cwd", "cdq", "cqo")
+def spread_sign(b: Builder, ins: Instruction) -> None:
+    """CWD, CDQ, CQO: fill rDX with the sign of rAX."""
+    width = {"cwd": 16, "cdq": 32, "cqo": 64}[ins.mnemonic]
+    b.write_reg(RDX, width, b.op("ashr", width, b.read_reg(RAX, width), str(width - 1)))
+
+
+@lifts("bswap")
+def bswap(b: Builder, ins: Instruction) -> None:
+    """BSWAP of 32 or 64 bits (undefined for 16)."""
+    (dst,) = ins.operands
+    assert isinstance(dst, Reg)
+    if dst.width == 16:
+        raise Unliftable("bswap of 16 bits is undefined")
+    b.write(dst, b.call_unary("bswap", dst.width, b.read(dst)))
+
+
+@lifts("movbe")
+def movbe(b: Builder, ins: Instruction) -> None:
+    """MOVBE: move with the bytes swapped."""
+    dst, src = ins.operands
+    assert isinstance(dst, Reg | Mem)
+    b.write(dst, b.call_unary("bswap", dst.width, b.read(src)))
+
+
+@lifts("nop", "endbr64", "endbr32")
+def nop(b: Builder, ins: Instruction) -> None:
+    """NOP of any length, ENDBR64: nothing."""
+
+
+@lifts("lahf")
+def lahf(b: Builder, ins: Instruction) -> None:
+    """LAHF: SF ZF 0 AF 0 PF 1 CF into AH."""
+    word = b.flags_word(CF | PF | AF | ZF | SF)
+    b.write_reg(RAX, 8, b.trunc(b.op("or", 64, word, "2"), 64, 8), high=True)
+
+
+@lifts("sahf")
+def sahf(b: Builder, ins: Instruction) -> None:
+    """SAHF: the same flags from AH; OF stays."""
+    b.flags_from_word(b.zext(b.read_reg(RAX, 8, high=True), 8, 64), CF | PF | AF | ZF | SF)
+
+
+@lifts("clc")
+def clc(b: Builder, ins: Instruction) -> None:
+    """CLC."""
+    b.set_flag(CF, "false")
+
+
+@lifts("stc")
+def stc(b: Builder, ins: Instruction) -> None:
+    """STC."""
+    b.set_flag(CF, "true")
+
+
+@lifts("cmc")
+def cmc(b: Builder, ins: Instruction) -> None:
+    """CMC."""
+    b.set_flag(CF, b.op("xor", 1, b.flag(CF), "true"))
