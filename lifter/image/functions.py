@@ -257,9 +257,7 @@ def _add_sized(
     extents.merge(kept)
 
 
-def _add_free(
-    extents: _Extents, candidates: Iterable[tuple[int, int, list[str], str]], labels: set[int]
-) -> None:
+def _add_free(extents: _Extents, candidates: Iterable[tuple[int, int, list[str], str]], labels: set[int]) -> None:
     """Adds candidates (address, size, names, source) where nothing is yet, cut where something begins."""
     new: list[Found] = []
     end = 0
@@ -341,14 +339,8 @@ def _gaps(elf: ElfFile, found: Sequence[Found], stubs: Sequence[tuple[int, int]]
     """Executable bytes that belong to no function and are no padding."""
     known = sorted([(item.address, item.end) for item in found] + list(stubs))
     areas = [
-        (header.address, header.address + header.size)
-        for header in elf.section_headers
-        if header.flags & SHF_EXECINSTR
-    ] or [
-        (segment.address, segment.address + len(segment.data))
-        for segment in elf.segments
-        if segment.executable
-    ]
+        (header.address, header.address + header.size) for header in elf.section_headers if header.flags & SHF_EXECINSTR
+    ] or [(segment.address, segment.address + len(segment.data)) for segment in elf.segments if segment.executable]
     refusals = []
     starts = np.array([start for start, _ in known], np.int64)
     for low, high in areas:

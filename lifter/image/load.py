@@ -11,7 +11,6 @@ import numpy as np
 
 from lifter.errors import Refusal, UsageError
 from lifter.image import scan
-from lifter.image.demangle import demangle
 from lifter.image.elf import ET_EXEC, PT_INTERP, SHF_EXECINSTR, ElfFile, SymbolTable, string_at
 from lifter.image.functions import Found, FunctionTable, find_functions
 from lifter.image.gopclntab import GoFunction, read_go
@@ -140,9 +139,7 @@ def _called(elf: ElfFile, relocations: Relocations) -> dict[int, str]:
     """Addresses that the kernel, the loader or the start-up code calls -> source as functions report it."""
     called: dict[int, str] = {}
     arrays = [(elf.dynamic_value(at), elf.dynamic_value(size)) for at, size in _ARRAYS]
-    arrays += [
-        (header.address, header.size) for header in elf.section_headers if header.name in _ARRAY_SECTIONS
-    ]
+    arrays += [(header.address, header.size) for header in elf.section_headers if header.name in _ARRAY_SECTIONS]
     for start, size in arrays:
         data = elf.at(start, size)
         for index, (word,) in enumerate(struct.iter_unpack("<Q", data[: len(data) & ~7])):
@@ -199,7 +196,6 @@ def _functions(table: FunctionTable, pointers: frozenset[int], pads: Sequence[in
                 address=found.address,
                 size=found.size,
                 name=name,
-                demangled=demangle(name),
                 aliases=tuple(found.names[1:]),
                 exported=found.exported,
                 address_taken=found.exported or found.address in pointers,

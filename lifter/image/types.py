@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from lifter.errors import Refusal
+from lifter.image.demangle import demangle
 
 
 class Kind(enum.Enum):
@@ -18,7 +19,7 @@ class Kind(enum.Enum):
     FIXED = "fixed"
     """An executable at its own addresses (ET_EXEC)."""
     PIE = "pie"
-    """A position-independent executable (ET_DYN with an entry that the kernel or ld.so starts), static-PIE too."""
+    """A position-independent executable (ET_DYN with an entry), static-PIE too."""
     LIBRARY = "library"
 
 
@@ -63,8 +64,6 @@ class Function:
     """In bytes: from the symbol, else from unwind information, else up to the next function."""
     name: str
     """As printed: the symbol's raw name, or 'fn_1234' (hexadecimal address) where there is none."""
-    demangled: str
-    """For C++ and Rust; equal to `name` elsewhere."""
     aliases: tuple[str, ...] = ()
     """Other symbols at the same address."""
     exported: bool = False
@@ -82,6 +81,11 @@ class Function:
     def end(self) -> int:
         """First address after it."""
         return self.address + self.size
+
+    @property
+    def demangled(self) -> str:
+        """The name as people write it, for C++ and Rust; equal to `name` elsewhere. Computed when asked for."""
+        return demangle(self.name)
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,15 @@ class Image:
     def _function_starts(self) -> list[int]:
         return [function.address for function in self.functions]
 
+    @cached_property
+    def _sorted_pointers(self) -> list[int]:
+        return sorted(self.code_pointers)
+
+    def code_pointers_in(self, start: int, end: int) -> list[int]:
+        """The code pointers into [start, end), in order."""
+        pointers = self._sorted_pointers
+        return pointers[bisect_left(pointers, start) : bisect_left(pointers, end)]
+
     def segment_at(self, address: int) -> Segment | None:
         """The segment that holds `address`, or None."""
         index = bisect_right(self._starts, address) - 1
@@ -138,7 +151,7 @@ class Image:
         return None
 
     def read(self, address: int, size: int) -> bytes:
-        """Up to `size` bytes at `address` as loaded before relocation; shorter at a segment's end, b'' outside."""
+        """Up to `size` bytes at `address` as loaded before relocation; fewer at the end, b'' outside."""
         segment = self.segment_at(address)
         if segment is None:
             return b""

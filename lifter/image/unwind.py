@@ -56,6 +56,8 @@ class _Cie:
     """Encoding of the LSDA pointer, or _OMIT."""
     sized: bool
     """Whether FDEs carry a length of augmentation data ('z')."""
+    signal: bool = False
+    """Whether it describes the frame of a signal handler's return ('S')."""
 
 
 class _Reader:
@@ -177,9 +179,7 @@ def _walk(data: bytes, bounded: bool) -> list[tuple[int, int]]:
     return found
 
 
-def _read_entries(
-    data: bytes, address: int, entries: list[tuple[int, int]], refusals: list[Refusal]
-) -> Frames:
+def _read_entries(data: bytes, address: int, entries: list[tuple[int, int]], refusals: list[Refusal]) -> Frames:
     cies: dict[int, _Cie | None] = {}
     groups: dict[_Cie, list[int]] = {}
     for at, cie_at in entries:
@@ -200,11 +200,21 @@ def _read_entries(
             parts.append(_read_fast(data, address, places[whole], cie))
             offsets = places[~whole].tolist()
         parts.append(_read_slow(data, address, offsets, cie, refusals))
+        if cie.signal:
+            for part in parts[-2:] if fast else parts[-1:]:
+                _skip_nop(part)
     rows = np.concatenate(parts)
     # A function that the linker discarded has its FDE left with address 0 or no length.
     rows = rows[(rows[:, 1] > 0) & (rows[:, 0] > 0)]
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     return Frames(rows[:, 0].copy(), rows[:, 1].copy(), rows[:, 2].copy(), tuple(refusals))
+
+
+def _skip_nop(rows: npt.NDArray[np.int64]) -> None:
+    """The C library's signal return (__restore_rt) is described from one byte before it, so that unwinders,
+    which look up the return address minus one, find it: that byte is padding."""
+    early = rows[:, 0] % 16 == 15
+    rows[early] += (1, -1, 0)
 
 
 def _bytes_at(data: bytes, at: Addresses) -> npt.NDArray[np.uint8]:
@@ -276,7 +286,7 @@ def _parse_cie(reader: _Reader) -> _Cie:
     if augmentation[:1] != b"z":
         raise _Malformed(f"augmentation {augmentation!r}")
     reader.uleb()
-    pointer, lsda = 0, _OMIT
+    pointer, lsda, signal = 0, _OMIT, False
     for letter in augmentation[1:]:
         if letter == ord("R"):
             pointer = reader.byte()
@@ -285,9 +295,11 @@ def _parse_cie(reader: _Reader) -> _Cie:
         elif letter == ord("P"):
             encoding = reader.byte()
             reader.pointer(encoding)
-        elif letter not in b"SB":
+        elif letter == ord("S"):
+            signal = True
+        elif letter != ord("B"):
             raise _Malformed(f"augmentation {augmentation!r}")
-    return _Cie(pointer, lsda, True)
+    return _Cie(pointer, lsda, True, signal)
 
 
 def read_landing_pads(elf: ElfFile, frames: Frames) -> tuple[list[int], list[Refusal]]:
