@@ -188,6 +188,8 @@ class ElfFile:
             name = string_at(strings, name_at)
             if kind not in (0, SHT_NOBITS) and start + length > len(self.content):
                 raise self._refuse(f"truncated: section {name!r} lies beyond the end of the file")
+            if flags & SHF_ALLOC and address + length > ADDRESS_LIMIT:
+                raise self._refuse(f"damaged: section {name!r} lies outside user space")
             headers.append(SectionHeader(name, kind, flags, address, start, length, link, info, entry_size))
         return tuple(headers)
 

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from lifter.image.elf import RELA, SHF_ALLOC, SHT_RELA, ElfFile, SymbolTable, Table
+from lifter.image.elf import ADDRESS_LIMIT, RELA, SHF_ALLOC, SHT_RELA, ElfFile, SymbolTable, Table
 
 R_64, R_GLOB_DAT, R_JUMP_SLOT, R_RELATIVE, R_IRELATIVE = 1, 6, 7, 8, 37
 _DT_RELR, _DT_RELRSZ = 36, 35
@@ -42,6 +42,7 @@ def read_relocations(elf: ElfFile, symbols: SymbolTable) -> Relocations:
     rela, plt = elf.relocation_tables()
     if not elf.dynamic:
         plt = _static_relocations(elf)
+    rela, plt = (table[table["offset"] < ADDRESS_LIMIT] for table in (rela, plt))
     slots: dict[int, str] = {}
     bound = _bound_to_symbols(rela, plt, symbols, slots)
     offsets, values = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
@@ -131,4 +132,4 @@ def _relr(elf: ElfFile) -> npt.NDArray[np.uint64]:
             bitmap >>= 1
             word += 8
         where += 63 * 8
-    return np.array([address for address in result if address < 1 << 47], np.uint64)
+    return np.array([address for address in result if address < ADDRESS_LIMIT], np.uint64)
