@@ -1,0 +1,238 @@
+"""Two runs from the same state: do they agree in everything that the program can tell?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from jit import event_log
+from jit.emulate import FLAGS_WORD, PC_WORD, SNAPSHOT, SPENT, TOP_WORD, VECTOR_WORD, X87_WORD, Exit, ExitKind, Run
+from jit.emulated_memory import STACK, STACK_SIZE
+from jit.random_state import State
+from lifter.registers import (
+    ARITHMETIC_FLAGS,
+    DF,
+    FLAG_SHIFT,
+    GPR_NAMES,
+    R8,
+    R9,
+    R10,
+    R12,
+    R13,
+    R14,
+    R15,
+    RAX,
+    RBP,
+    RBX,
+    RCX,
+    RDI,
+    RDX,
+    RSI,
+    RSP,
+)
+
+RED_ZONE: Final = 128
+"""Bytes below RSP that belong to the program."""
+_ALL: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
+_SAVED: Final = (RBX, RBP, RSP, R12, R13, R14, R15)
+_ABI: Final = {
+    ExitKind.RETURN: (RAX, RDX, *_SAVED),
+    ExitKind.CALL: (RDI, RSI, RDX, RCX, R8, R9, R10, *_SAVED),
+    ExitKind.JUMP: (RDI, RSI, RDX, RCX, R8, R9, R10, *_SAVED),
+    ExitKind.SYSCALL: (RAX, RDI, RSI, RDX, R8, R9, R10, *_SAVED),
+}
+_STATELESS: Final = frozenset((ExitKind.FAULT, ExitKind.TRAP, ExitKind.BUDGET))
+"""Exits inside a region, where the program's registers are wherever the compiler put them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first thing in which two runs differ."""
+
+    what: str
+    """For people, one line or more."""
+    leg: int
+    """How many calls of the outside were made before it."""
+    original: int
+    """Number of the record in the original's log at which it happened."""
+    instrumented: int
+    """The same in the other log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How strictly to compare."""
+
+    strict: bool
+    """Registers and flags that the ABI calls dead must be equal, too."""
+    private: tuple[int, int]
+    """Addresses [start, end) of the overlay's data, which only the instrumentation writes."""
+
+
+def compare(
+    original: Run, instrumented: Run, state: State, rules: Rules, undefined: tuple[int, ...]
+) -> Difference | None:
+    """The first difference, or None. `undefined` are the flags undefined at each exit of the original."""
+    start, other_start = 0, 0
+    for leg, (left, right) in enumerate(zip(original.exits, instrumented.exits, strict=False)):
+        partial = ExitKind.BUDGET in (left.kind, right.kind)
+        expected = original.records[start : left.position]
+        found = _without(instrumented.records[other_start : right.position], rules.private)
+        ceiling = max(int(left.registers[RSP]), 0)
+        where = _compare_writes(expected, found[0], ceiling, partial)
+        if where is not None:
+            what = _describe_writes(expected, found[0], *where)
+            index = start + _record_number(expected, where[0])
+            other_index = other_start + _nth(found[1], where[1], right.position - other_start)
+            return Difference(what, leg, index, other_index)
+        if right.kind is ExitKind.BUDGET and right.target == SPENT and left.kind is not ExitKind.BUDGET:
+            what = f"the original {left.kind.value} ({left.target}), the instrumented code runs on and on"
+            return Difference(what, leg, left.position, right.position)
+        if partial:
+            return None
+        what = _compare_exits(left, right, state, rules, undefined[leg])
+        if what:
+            return Difference(what, leg, left.position, right.position)
+        start, other_start = left.position, right.position
+    if len(original.exits) != len(instrumented.exits):
+        raise AssertionError("runs that agree at every exit end at the same one")
+    return None
+
+
+def _without(
+    records: npt.NDArray[np.void], private: tuple[int, int]
+) -> tuple[npt.NDArray[np.void], npt.NDArray[np.intp]]:
+    """The writes among `records` outside of `private`, and their numbers."""
+    place = records["place"]
+    kept = (records["kind"] == event_log.WRITE) & ((place < private[0]) | (place >= private[1]))
+    numbers = np.flatnonzero(kept)
+    return records[numbers], numbers
+
+
+def _compare_writes(
+    expected: npt.NDArray[np.void], found: npt.NDArray[np.void], final_stack: int, partial: bool
+) -> tuple[int, int] | None:
+    """Where the sequences of writes part: (number of the write expected, number of the write found), or None.
+
+    `expected` are all records of the original, `found` only writes. With `partial`, one may go on after the other.
+    """
+    writes = expected[expected["kind"] == event_log.WRITE]
+    length = min(len(writes), len(found))
+    equal = (
+        (writes["place"][:length] == found["place"][:length])
+        & (writes["value"][:length] == found["value"][:length])
+        & (writes["size"][:length] == found["size"][:length])
+    )
+    if equal.all() and (partial or len(writes) == len(found)):
+        return None
+    return _merge(writes, found, _ceilings(expected, final_stack), partial)
+
+
+def _ceilings(expected: npt.NDArray[np.void], final_stack: int) -> list[int]:
+    """Below which address memory is dead between each write of the original and the one before it (and after the last).
+
+    The highest RSP in between, less the red zone: region code runs somewhere in between, with its frame below that.
+    """
+    stack = np.append(expected["stack"], np.uint64(final_stack))
+    numbers = np.flatnonzero(expected["kind"] == event_log.WRITE)
+    starts = np.concatenate(([0], numbers))
+    highest = np.maximum.reduceat(stack, starts)
+    ends = stack[np.append(numbers, len(stack) - 1)]
+    return [max(a, b) - RED_ZONE for a, b in zip(highest.tolist(), ends.tolist(), strict=True)]
+
+
+def _merge(
+    writes: npt.NDArray[np.void], found: npt.NDArray[np.void], ceilings: list[int], partial: bool
+) -> tuple[int, int] | None:
+    """As `_compare_writes`, skipping what regions write to dead stack memory: their own frames."""
+    left = list(zip(writes["place"].tolist(), writes["value"].tolist(), writes["size"].tolist(), strict=True))
+    right = list(zip(found["place"].tolist(), found["value"].tolist(), found["size"].tolist(), strict=True))
+    at = 0
+    for number, write in enumerate(right):
+        if at < len(left) and write == left[at]:
+            at += 1
+        elif not (STACK <= write[0] < STACK + STACK_SIZE and write[0] + write[2] <= ceilings[at]):
+            if partial and at == len(left):
+                return None
+            return at, number
+    return None if partial or at == len(left) else (at, len(right))
+
+
+def _compare_exits(left: Exit, right: Exit, state: State, rules: Rules, undefined: int) -> str:
+    """What differs between two exits, '' if nothing does."""
+    if (left.kind, left.target) != (right.kind, right.target):
+        return (
+            f"the original {left.kind.value} ({left.target}), the instrumented code {right.kind.value} ({right.target})"
+        )
+    if left.kind in _STATELESS:
+        return ""
+    mask = _mask(left.kind, rules.strict)
+    different = (left.registers ^ right.registers) & mask
+    if rules.strict:
+        different[FLAGS_WORD] &= np.uint64(~_flag_bits(undefined) & 0xFFFFFFFFFFFFFFFF)
+    elif left.kind is ExitKind.RETURN:
+        kept = left.registers[:16] == np.array(state.registers, np.uint64)
+        different[:16] |= np.where(kept, left.registers[:16] ^ right.registers[:16], np.uint64(0))
+    if not different.any():
+        return ""
+    lines = [f"registers differ where the code {left.kind.value} ({left.target}):"]
+    lines += [
+        f"  {_name(word)}: {int(left.registers[word]):#x} expected, {int(right.registers[word]):#x} found"
+        for word in np.flatnonzero(different).tolist()
+    ]
+    return "\n".join(lines)
+
+
+@cache
+def _mask(kind: ExitKind, strict: bool) -> npt.NDArray[np.uint64]:
+    """The bits of a snapshot that must be equal at an exit."""
+    mask = np.full(SNAPSHOT, _ALL)
+    mask[PC_WORD] = 0
+    mask[FLAGS_WORD] = _flag_bits(ARITHMETIC_FLAGS | DF if strict else DF)
+    if not strict:
+        mask[:16] = 0
+        mask[list(_ABI[kind])] = _ALL
+        if kind is ExitKind.CALL:
+            mask[RAX] = 0xFF
+    return mask
+
+
+def _flag_bits(flags: int) -> int:
+    """A set of flags as bits of RFLAGS."""
+    return sum(1 << shift for flag, shift in FLAG_SHIFT.items() if flags & flag)
+
+
+def _name(word: int) -> str:
+    if word < FLAGS_WORD:
+        return GPR_NAMES[word]
+    if word < TOP_WORD:
+        return ("flags", "mxcsr", "x87 control word", "x87 status word", "x87 tag word")[word - FLAGS_WORD]
+    if word < VECTOR_WORD:
+        return "return address on the stack"
+    if word < X87_WORD:
+        return f"xmm{(word - VECTOR_WORD) // 2} ({'high' if word % 2 else 'low'} half)"
+    return f"st{(word - X87_WORD) // 2}"
+
+
+def _record_number(records: npt.NDArray[np.void], write: int) -> int:
+    """Number of the record that is write number `write`; one beyond the last if there is none."""
+    return _nth(np.flatnonzero(records["kind"] == event_log.WRITE), write, len(records))
+
+
+def _nth(numbers: npt.NDArray[np.intp], index: int, end: int) -> int:
+    return int(numbers[index]) if index < len(numbers) else end
+
+
+def _describe_writes(expected: npt.NDArray[np.void], found: npt.NDArray[np.void], at: int, other: int) -> str:
+    writes = expected[expected["kind"] == event_log.WRITE]
+    wanted = _describe_write(writes[at]) if at < len(writes) else "no further write"
+    got = _describe_write(found[other]) if other < len(found) else "no further write"
+    return f"memory write number {at + 1}: {wanted} expected, {got} found"
+
+
+def _describe_write(record: np.void) -> str:
+    return f"{int(record['size'])} bytes {int(record['value']):#x} to {int(record['place']):#x}"

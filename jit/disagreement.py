@@ -1,0 +1,63 @@
+"""What to make of a difference between two runs: where in the code it arose, and whether it is real."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from codecache.types import Overlay
+from jit.compare import RED_ZONE, Difference, Rules, compare
+from jit.emulate import CODE_BYTES, Machine, Run, Tracer
+from jit.emulated_memory import EmulatedMemory
+from jit.random_state import State
+from lifter.decode import decode
+from lifter.instruction import Instruction
+
+_LINES: Final = 16
+"""Instructions shown of each side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The instructions that ran last before a difference, oldest first."""
+
+    original: tuple[str, ...]
+    instrumented: tuple[str, ...]
+
+
+def list_code(memory: EmulatedMemory, overlay: Overlay, entry: int, state: State, difference: Difference) -> Listing:
+    """Run both sides once more, watching every instruction."""
+    return Listing(
+        _last_instructions(memory, None, entry, state, difference.original),
+        _last_instructions(memory, overlay, entry, state, difference.instrumented),
+    )
+
+
+def _last_instructions(
+    memory: EmulatedMemory, overlay: Overlay | None, entry: int, state: State, position: int
+) -> tuple[str, ...]:
+    tracer = Tracer(memory, overlay)
+    lines = []
+    for address in tracer.addresses_before(entry, state, position, 16 * CODE_BYTES)[-_LINES:]:
+        stub = memory.stub_at(address)
+        if stub is not None:
+            lines.append(f"({stub})")
+            continue
+        instruction = decode(tracer.machine.code_at(address, 15))
+        text = instruction.text if isinstance(instruction, Instruction) else f".byte {instruction.code.hex()}"
+        lines.append(f"{address - memory.base:#x}: {text}")
+    return tuple(lines)
+
+
+def depends_on_dead_stack(
+    memory: EmulatedMemory, entry: int, state: State, original: Run, difference: Difference
+) -> bool:
+    """Whether the original itself comes to another result when memory below its red zone changes.
+
+    Then it reads what it never wrote (the padding of a structure, an unused value that is copied along), and a region's
+    frame may show through: no difference that a program has a right to.
+    """
+    machine = Machine(memory, scribble=RED_ZONE)
+    scribbled = machine.run(entry, state, CODE_BYTES)
+    found = compare(original, scribbled, state, Rules(True, (0, 0)), (0,) * len(original.exits))
+    return found is not None and found.original <= difference.original
