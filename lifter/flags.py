@@ -110,7 +110,7 @@ def compute_condition(b: Builder, condition: str) -> str:
                 return b.icmp(_COMPARISONS[condition], source.width, source.left, source.right)
             if source.kind == "logic" and condition in _AGAINST_ZERO:
                 return b.icmp(_AGAINST_ZERO[condition], source.width, source.result, "0")
-            if condition in ("e", "ne", "s", "ns"):
+            if source.result and condition in ("e", "ne", "s", "ns"):
                 return b.icmp(_AGAINST_ZERO[condition], source.width, source.result, "0")
     value = _from_flags(b, positive)
     return b.op("xor", 1, value, "true") if condition in NEGATED else value

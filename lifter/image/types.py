@@ -165,6 +165,11 @@ class Image:
         segment = self.segment_at(address)
         return segment is not None and segment.executable
 
+    def next_function(self, address: int) -> Function | None:
+        """The first function that starts at `address` or after it, or None."""
+        index = bisect_left(self._function_starts, address)
+        return self.functions[index] if index < len(self.functions) else None
+
     def function_at(self, address: int) -> Function | None:
         """The function whose bytes contain `address`, or None."""
         index = bisect_right(self._function_starts, address) - 1

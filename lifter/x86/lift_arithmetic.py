@@ -139,6 +139,8 @@ def logic(b: Builder, ins: Instruction) -> None:
         raise Unliftable("changes the stack pointer by an unknown amount")
     if ins.mnemonic == "xor" and _same_register(dst, src):
         result = "0"
+    elif ins.mnemonic == "or" and isinstance(dst, Reg) and isinstance(src, Imm) and src.value == -1:
+        result = "-1"
     elif _same_register(dst, src):
         result = b.read(dst)
     else:

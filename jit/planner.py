@@ -1,0 +1,227 @@
+"""Plans one function: which blocks are lifted, how they form regions, how control gets into them.
+
+Lifting starts from the blocks that hold a tracepoint. An entry without room for a trampoline makes the set
+grow (the next block, the blocks before), or has the region make the block's call itself; where nothing helps,
+the block stays native and is refused with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from ir.blocks import LiftedBlock, Terminator, lift_block
+from ir.regions import Region, form_regions
+from jit.trampolines import JUMP, Room, Site, find_sites
+from lifter.errors import Refusal
+from lifter.graph import Block, FunctionGraph
+from lifter.image.types import Image
+from lifter.instruction import Flow
+
+_CALL_REL32: Final = 0xE8
+_JUMP_REL32: Final = 0xE9
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """A direct call (or jump out of the function) sent to a stub that counts and goes on to its target.
+
+    The call stays where it is, so the return address does too: the cheapest way to count a block that ends
+    in one, and the only way for a block that is nothing else.
+    """
+
+    block: int
+    """Address of the block."""
+    site: int
+    """Address of the call or jump."""
+    opcode: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionPlan:
+    """What will be done with one function."""
+
+    graph: FunctionGraph
+    regions: tuple[Region, ...]
+    sites: tuple[Site, ...]
+    redirects: tuple[Redirect, ...]
+    entry_stub: bool
+    """Whether the entry is counted apart from its block, which is also the target of jumps inside the function."""
+    refused: Mapping[int, Refusal]
+    """Blocks that hold a tracepoint and stay native."""
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The state of planning one function."""
+
+    lifted: set[int]
+    wanted: frozenset[int]
+    taken_calls: set[int] = field(default_factory=set)
+    refused: dict[int, Refusal] = field(default_factory=dict)
+    barred: set[int] = field(default_factory=set)
+    """Blocks that were given up, wanted or not: they do not come back."""
+
+    def refuse(self, graph: FunctionGraph, address: int, reason: str, hint: str = "") -> None:
+        """Leave a block native."""
+        self.lifted.discard(address)
+        self.barred.add(address)
+        if address in self.wanted:
+            code = graph.blocks[address].instructions[0].code
+            self.refused[address] = Refusal(address, reason, code, hint, graph.function.demangled)
+
+
+def plan_function(
+    image: Image,
+    graph: FunctionGraph,
+    wanted: Iterable[int],
+    only_counted: Iterable[int],
+    entry_apart: bool,
+    padding_taken: set[int],
+) -> FunctionPlan:
+    """Plan a function.
+
+    `wanted` are the blocks that must run in lifted form; `only_counted` those of them that need nothing but a
+    count. `entry_apart` asks for entries to be told from jumps back to the first block. `padding_taken` is
+    shared by all functions of an image.
+    """
+    draft = _Draft(set(wanted), frozenset(wanted))
+    counted = frozenset(only_counted)
+    entry = graph.function.address
+    entry_stub = entry_apart and entry in draft.lifted and _is_jumped_to(graph, entry)
+    if entry_stub:
+        draft.lifted.update(_predecessors(graph)[entry])
+    while True:
+        blocks = {a: lift_block(graph.blocks[a], take_call=a in draft.taken_calls) for a in sorted(draft.lifted)}
+        redirects = _redirects(graph, blocks, counted, entry if entry_stub else None)
+        empty = [
+            a for a, b in blocks.items() if not b.body and b.terminator is Terminator.NATIVE and a not in redirects
+        ]
+        if empty:
+            for address in empty:
+                _begin_native(draft, graph, address)
+            continue
+        for address in redirects:
+            del blocks[address]
+        external = external_entries(graph, blocks)
+        # Padding is claimed for good only by the plan that is kept.
+        taken = set(padding_taken)
+        room = Room(image, graph, blocks, external | graph.entries, taken)
+        for redirect in redirects.values():
+            room.claim(redirect.site, JUMP)
+        sites, without = find_sites(room, image, graph, sorted(external & blocks.keys()))
+        if not without:
+            padding_taken |= taken
+            regions = form_regions(blocks, external)
+            return FunctionPlan(
+                graph, tuple(regions), tuple(sites), tuple(redirects.values()), entry_stub, draft.refused
+            )
+        for address in without:
+            _make_room(draft, graph, blocks[address])
+
+
+def external_entries(graph: FunctionGraph, blocks: Mapping[int, LiftedBlock]) -> set[int]:
+    """Blocks that code outside the cache can enter, lifted or not."""
+    external = set(graph.entries)
+    for table in graph.tables.values():
+        external.update(table.targets)
+    for address, block in graph.blocks.items():
+        lifted = blocks.get(address)
+        if lifted is None or lifted.cut or lifted.terminator in (Terminator.NATIVE, Terminator.INDIRECT):
+            external.update(block.successors)
+    return external
+
+
+def _redirects(
+    graph: FunctionGraph, blocks: Mapping[int, LiftedBlock], counted: frozenset[int], entry: int | None
+) -> dict[int, Redirect]:
+    """Blocks that are counted by sending the call or jump that ends them to a stub."""
+    external = external_entries(graph, blocks)
+    result: dict[int, Redirect] = {}
+    for address, lifted in blocks.items():
+        block = graph.blocks[address]
+        if address not in counted or address == entry or lifted.terminator is Terminator.CALL:
+            continue
+        # A block inside a larger region is cheaper there.
+        if lifted.body and address not in external:
+            continue
+        redirect = _redirect(graph, block)
+        if redirect is not None:
+            result[address] = redirect
+    return result
+
+
+def _redirect(graph: FunctionGraph, block: Block) -> Redirect | None:
+    last = block.last
+    if last.target is None or last.size != JUMP or last.code[0] not in (_CALL_REL32, _JUMP_REL32):
+        return None
+    target = block.end + last.target
+    function = graph.function
+    if last.flow is Flow.JUMP and function.address <= target < function.end:
+        return None
+    # A call to the next instruction reads its own address: there is nothing to count on the way.
+    return Redirect(block.address, block.last_address, last.code[0], target) if target != block.end else None
+
+
+def _begin_native(draft: _Draft, graph: FunctionGraph, address: int) -> None:
+    """A block whose first instruction stays native: only a call can be made by the region instead."""
+    first = graph.blocks[address].instructions[0]
+    if first.flow in (Flow.CALL, Flow.CALL_INDIRECT) and address not in draft.taken_calls:
+        draft.taken_calls.add(address)
+        if lift_block(graph.blocks[address], take_call=True).terminator is Terminator.CALL:
+            return
+    reason = first.reason or "the instruction runs in place"
+    draft.refuse(graph, address, f"begins with '{first.mnemonic}', which stays native: {reason}")
+
+
+def _make_room(draft: _Draft, graph: FunctionGraph, block: LiftedBlock) -> None:
+    """An entry has no room for a trampoline: change the lifted set so that it may have, or give it up."""
+    address = block.address
+    original = graph.blocks[address]
+    is_call = original.last.flow in (Flow.CALL, Flow.CALL_INDIRECT)
+    if is_call and not block.cut and address not in draft.taken_calls:
+        draft.taken_calls.add(address)
+        if lift_block(original, take_call=True).terminator is Terminator.CALL:
+            return
+    following = graph.blocks.get(original.end)
+    inherent = set(graph.entries)
+    for table in graph.tables.values():
+        inherent.update(table.targets)
+    if (
+        block.lifted_end == original.end
+        and following is not None
+        and following.address not in inherent
+        and _can_join(draft, following.address)
+    ):
+        draft.lifted.add(following.address)
+        return
+    if address not in inherent:
+        before = [p for p in _predecessors(graph)[address] if _can_join(draft, p)]
+        if before:
+            draft.lifted.update(before)
+            return
+    size = block.lifted_end - address
+    draft.refuse(graph, address, "no room for a trampoline", f"{size} bytes before the next fixed instruction")
+
+
+def _can_join(draft: _Draft, address: int) -> bool:
+    return address not in draft.lifted and address not in draft.barred
+
+
+def _predecessors(graph: FunctionGraph) -> dict[int, list[int]]:
+    result: dict[int, list[int]] = {address: [] for address in graph.blocks}
+    for block in graph.blocks.values():
+        for successor in block.successors:
+            if successor in result:
+                result[successor].append(block.address)
+    return result
+
+
+def _is_jumped_to(graph: FunctionGraph, address: int) -> bool:
+    """Whether code of the function itself jumps to `address` (a call of itself is a call)."""
+    return any(
+        address in block.successors and not (block.last.flow is Flow.CALL and block.end != address)
+        for block in graph.blocks.values()
+    )

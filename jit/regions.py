@@ -1,0 +1,61 @@
+"""One function's regions and stubs as IR, from its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ir.blocks import LiftedBlock, Terminator
+from ir.lower import Action, Count, LiveAt, LoweredRegion, LoweringOptions, lower
+from ir.regions import Region
+from jit.attach import FunctionActions
+from jit.planner import FunctionPlan, Redirect
+from lifter.registers import GPRS
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCode:
+    """All the code of one function in the cache, as IR."""
+
+    regions: tuple[LoweredRegion, ...]
+    entry_stub: LoweredRegion | None
+    """Runs what belongs to entries alone, then goes on to the first block's region."""
+    redirects: tuple[tuple[Redirect, LoweredRegion], ...]
+
+    @property
+    def all_regions(self) -> tuple[LoweredRegion, ...]:
+        """Everything to be compiled. Stubs have negative heads: no original address is theirs."""
+        stubs = [region for _, region in self.redirects]
+        if self.entry_stub is not None:
+            stubs.append(self.entry_stub)
+        return (*self.regions, *stubs)
+
+
+def lower_function(
+    plan: FunctionPlan, actions: FunctionActions, live_at: LiveAt, options: LoweringOptions
+) -> FunctionCode:
+    """Lower every region and stub of a plan."""
+    regions = tuple(lower(region, actions.at, live_at, options) for region in plan.regions)
+    entry_stub = None
+    if plan.entry_stub:
+        entry = plan.graph.function.address
+        entry_stub = _stub(entry, entry, actions.at_entry, live_at, options)
+    redirects = []
+    for redirect in plan.redirects:
+        count = (Count(actions.redirected[redirect.block]),)
+        redirects.append((redirect, _stub(redirect.site, redirect.target, count, live_at, options)))
+    return FunctionCode(regions, entry_stub, tuple(redirects))
+
+
+def _stub(
+    site: int, target: int, actions: tuple[Action, ...], live_at: LiveAt, options: LoweringOptions
+) -> LoweredRegion:
+    """A region without instructions: runs `actions` and goes on to `target`.
+
+    Every register is pinned, live or not: a count needs none, and so all such stubs have one text.
+    """
+    head = -site
+    live = live_at(site) | GPRS
+    block = LiftedBlock(head, (), Terminator.JUMP, None, head, target, head, 0)
+    at: Mapping[int, tuple[Action, ...]] = {head: actions}
+    return lower(Region(head, (block,), {head: 0}), at, lambda _address: live, options)
