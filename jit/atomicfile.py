@@ -18,11 +18,12 @@ _DEADLY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def replacing(target: Path) -> Iterator[int]:
-    """Gives a file descriptor to write to; at the end the file is at `target`, in one step, instead of what was.
+    """Gives a file descriptor to write to; at the end the file is at `target`, in one step, instead of what
+    was.
 
-    On an exception nothing is left, and `target` is as before. The file has no name while it is written, so that
-    even a kill leaves nothing; where the file system knows no nameless files, it has a temporary name, and signals
-    that end the process wait. Raises OSError.
+    On an exception nothing is left, and `target` is as before. The file has no name while it is written, so
+    that even a kill leaves nothing; where the file system knows no nameless files, it has a temporary name,
+    and signals that end the process wait. Raises OSError.
     """
     directory = target.parent
     try:

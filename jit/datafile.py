@@ -5,8 +5,9 @@
     COUNTERS_OFFSET         the counters: 64-bit words, little-endian, those of Python probes last
     description_offset      page-aligned: what the counters mean, compressed; never touched by the program
 
-The start-up code (`jit/startup/startup.c`) knows the header and the counters, and maps both from the data file over
-those of the process. The description is only copied into a new data file, which so can be read without the program.
+The start-up code (`jit/startup/startup.c`) knows the header and the counters, and maps both from the data
+file over those of the process. The description is only copied into a new data file, which so can be read
+without the program.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ VERSION = 1
 
 HEADER = struct.Struct("<8sII32s16sQQQQQQ256s")
 """magic, version, CRC-32 of the description, plan id, module id, size of the file, counters_offset, number of
-counters, number of those that are counts (from the first; the others are words of probes), description_offset,
-size of the description, file name of the module. Kept equal to `struct header` of startup.c."""
+counters, number of those that are counts (from the first; the others are words of probes),
+description_offset, size of the description, file name of the module. Kept equal to `struct header` of
+startup.c."""
 
 COUNTERS_OFFSET = PAGE
 """Counter i is at data_address + COUNTERS_OFFSET + 8 * i, whatever the rest of the layout."""
@@ -88,7 +90,8 @@ class DataFile:
 
     def count(self, tracepoint: Tracepoint) -> int:
         """How often the program passed it: the sum over its terms, modulo 2**64."""
-        return sum(int(self.counters[index]) * factor for index, factor in tracepoint.terms) & 0xFFFFFFFFFFFFFFFF
+        total = sum(int(self.counters[index]) * factor for index, factor in tracepoint.terms)
+        return total & 0xFFFF_FFFF_FFFF_FFFF
 
     def words(self, tracepoint: Tracepoint) -> tuple[int, ...]:
         """The private words of its probe; () where it has none."""
@@ -101,14 +104,14 @@ def layout(
 ) -> DataLayout:
     """Lays out a data segment for `counters` words, of which those of Python probes must come last.
 
-    `content` is the whole input file: two plans for different files never share a data file. Raises ValueError
-    for a tracepoint whose terms or words are not among the counters, or stand in the wrong order.
+    `content` is the whole input file: two plans for different files never share a data file. Raises
+    ValueError for a tracepoint whose terms or words are not among the counters, or stand in the wrong order.
     """
     counts = min((t.words[0] for t in tracepoints if t.words[1]), default=counters)
     for tracepoint in tracepoints:
         first, number = tracepoint.words
-        if any(not 0 <= index < counts for index, _ in tracepoint.terms) or not 0 <= first + number <= counters:
-            raise ValueError(f"counters of {tracepoint} are not among the {counts} counts and {counters} words")
+        if any(not 0 <= index < counts for index, _ in tracepoint.terms) or first + number > counters:
+            raise ValueError(f"{tracepoint}: counters not among {counts} counts and {counters} words")
     plain = _describe(module, build_id, tracepoints)
     identity = hashlib.blake2b(digest_size=32)
     identity.update(struct.pack("<QQQ", VERSION, counters, len(plain)) + plain)
@@ -131,7 +134,7 @@ def encode(layout: DataLayout) -> bytes:
         layout.counts,
         layout.description_offset,
         len(layout.description),
-        os.path.basename(module)[:255],
+        os.fsencode(Path(layout.module).name)[:255],
     )
     return header + bytes(layout.description_offset - len(header)) + layout.description
 
@@ -156,9 +159,8 @@ def decode(content: bytes, name: str) -> DataFile:
         raise RefusedError(f"{name}: not a probeloom data file")
     if len(content) < HEADER.size:
         raise RefusedError(f"{name}: truncated data file: {len(content)} bytes")
-    (_, version, checksum, plan, _, size, start, counters, counts, description_offset, description_size, _) = (
-        HEADER.unpack_from(content)
-    )
+    fields = HEADER.unpack_from(content)
+    _, version, checksum, plan, _, size, start, counters, counts, description_offset = fields[:10]
     if version != VERSION:
         raise RefusedError(f"{name}: data file of version {version}, this probeloom reads version {VERSION}")
     if len(content) < size:
@@ -168,7 +170,7 @@ def decode(content: bytes, name: str) -> DataFile:
         start != COUNTERS_OFFSET
         or counts > counters
         or description_offset != described.description_offset
-        or description_size != len(described.description)
+        or fields[10] != len(described.description)
         or checksum != zlib.crc32(described.description)
     ):
         raise RefusedError(f"{name}: damaged data file")
@@ -178,7 +180,8 @@ def decode(content: bytes, name: str) -> DataFile:
         raise RefusedError(f"{name}: damaged data file ({error})") from None
     for tracepoint in tracepoints:
         indices = [index for index, _ in tracepoint.terms]
-        if min(indices, default=0) < 0 or max(indices, default=-1) >= counts or sum(tracepoint.words) > counters:
+        out_of_range = any(not 0 <= index < counts for index in indices)
+        if out_of_range or min(tracepoint.words) < 0 or sum(tracepoint.words) > counters:
             raise RefusedError(f"{name}: damaged data file (counter out of range)")
     values = np.frombuffer(content, dtype="<u8", count=counters, offset=COUNTERS_OFFSET)
     return DataFile(module, build_id, plan, tracepoints, values.astype(np.uint64))
@@ -190,7 +193,8 @@ def _pages(size: int) -> int:
 
 
 def _describe(module: str, build_id: str, tracepoints: Sequence[Tracepoint]) -> bytes:
-    """The table by columns, addresses as differences: 50,000 blocks are then a few hundred kilobytes compressed."""
+    """The table by columns, addresses as differences: 50,000 blocks are then a few hundred kilobytes
+    compressed."""
     functions = {name: index for index, name in enumerate(dict.fromkeys(t.function for t in tracepoints))}
     actions = {name: index for index, name in enumerate(dict.fromkeys(t.action for t in tracepoints))}
     points = {point: index for index, point in enumerate(Point)}

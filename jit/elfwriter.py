@@ -1,12 +1,12 @@
 """Adds segments to an ELF file by appending to it: the original bytes stay where they are, but for patches.
 
-LIEF's writer lays the file out anew, which moves or loses things (addresses of a PIE, line information). Here the
-file is copied byte for byte, and what is added goes behind it: a data segment, a code segment that also holds the
-new program header table, and a new section header table that names both.
+LIEF's writer lays the file out anew, which moves or loses things (addresses of a PIE, line information). Here
+the file is copied byte for byte, and what is added goes behind it: a data segment, a code segment that also
+holds the new program header table, and a new section header table that names both.
 
-Where the table lies matters: kernels before 5.18 tell the program that its program headers are at `load address +
-e_phoff`. So each added segment lies in the file as far from the first segment as in memory; where that is beyond
-the end of the file (a large .bss), the file has a hole, which takes no space on disk.
+Where the table lies matters: kernels before 5.18 tell the program that its program headers are at `load
+address + e_phoff`. So each added segment lies in the file as far from the first segment as in memory; where
+that is beyond the end of the file (a large .bss), the file has a hole, which takes no space on disk.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from lifter.errors import ProbeloomError, RefusedError
 PAGE = 4096
 
 PT_LOAD, PT_DYNAMIC, PT_PHDR = 1, 2, 6
+PT_PROBELOOM = 0x6C6F6F6D
+"""Marks a rewritten file, and covers its program header table: a type of our own, which loaders ignore."""
+
 PF_X, PF_W, PF_R = 1, 2, 4
 DT_NULL, DT_INIT, DT_RELACOUNT = 0, 12, 0x6FFFFFF9
 
@@ -153,8 +156,8 @@ class ElfEditor:
     def set_initialiser(self, address: int, spare: int) -> bytes:
         """Lets the loader call `address` before all other initialisers of a library.
 
-        Uses the DT_INIT entry, else a spare one, else moves the dynamic table: returns then its bytes, for the
-        writable address `spare`; b'' otherwise. Raises RefusedError for a file without a dynamic table.
+        Uses the DT_INIT entry, else a spare one, else moves the dynamic table: returns then its bytes, for
+        the writable address `spare`; b'' otherwise. Raises RefusedError for a file without a dynamic table.
         """
         table = self._dynamic()
         place = next((s for s in self.segments if s.type == PT_DYNAMIC), None)
@@ -167,7 +170,7 @@ class ElfEditor:
         elif end + 1 < len(tags) and tags[end + 1] == DT_NULL:
             index = end
         elif DT_RELACOUNT in tags[:end]:
-            index = tags.index(DT_RELACOUNT)  # only tells the loader how many relocations it may hurry through
+            index = tags.index(DT_RELACOUNT)  # a hint: how many relocations need no symbol
         else:
             moved = b"".join(_DYN.pack(*entry) for entry in [(DT_INIT, address), *table[:end], (DT_NULL, 0)])
             self._move_dynamic(place, spare, len(moved))
@@ -184,6 +187,7 @@ class ElfEditor:
         self._check_room(added)
         last = added[-1]
         table_address = -(-(last.address + len(last.content)) // 8) * 8
+        self.segments.append(ProgramHeader(PT_PROBELOOM, PF_R, 0, 0, 0, 0, 0, 8))
         count = len(self.segments) + len(added)
         padding = bytes(table_address - last.address - len(last.content))
         segments = [
@@ -204,7 +208,7 @@ class ElfEditor:
         table = self._program_headers(segments, table_address)
         chunks = [(segment.address - self.bias, segment.content) for segment in added]
         chunks[-1] = (chunks[-1][0], last.content + padding + table)
-        sections = self._section_headers(added, chunks[-1][0] + size)
+        sections = self._section_headers(added, table_address, chunks[-1][0] + size)
         if sections:
             chunks.append(sections)
         self.header = replace(self.header, phoff=table_address - self.bias, phnum=count)
@@ -240,12 +244,13 @@ class ElfEditor:
         self.segments[self.segments.index(place)] = moved
 
     def _program_headers(self, new: Sequence[ProgramHeader], address: int) -> bytes:
-        """The table at `address`: the new segments follow the last PT_LOAD, in address order as the loaders want."""
+        """The table at `address`: the new segments follow the last PT_LOAD, in address order as the loaders
+        want."""
         last = max(index for index, segment in enumerate(self.segments) if segment.type == PT_LOAD)
         table = [*self.segments[: last + 1], *new, *self.segments[last + 1 :]]
         size = len(table) * _PHDR.size
         for index, segment in enumerate(table):
-            if segment.type == PT_PHDR:
+            if segment.type in (PT_PHDR, PT_PROBELOOM):
                 table[index] = replace(
                     segment,
                     offset=address - self.bias,
@@ -258,8 +263,9 @@ class ElfEditor:
             _PHDR.pack(*(getattr(segment, name) for name in ProgramHeader.__slots__)) for segment in table
         )
 
-    def _section_headers(self, added: Sequence[Added], offset: int) -> Chunk | None:
-        """A new table at `offset` or soon after; None for a file without a (whole) one, which keeps what it has."""
+    def _section_headers(self, added: Sequence[Added], table_address: int, offset: int) -> Chunk | None:
+        """A new table at `offset` or soon after; None for a file without a (whole) one, which keeps what it
+        has."""
         header = self.header
         size = header.shnum * _SHDR.size
         if (
@@ -273,13 +279,18 @@ class ElfEditor:
         names = self.content[names_offset : names_offset + names_size]
         if len(names) != names_size or sections[header.shstrndx][1] == _SHT_NOBITS:
             return None
-        for segment in added:
-            flags = _SHF_ALLOC | (_SHF_WRITE if segment.writable else _SHF_EXECINSTR)
-            start = segment.address - self.bias
+        new = [
+            (s.name, _SHF_WRITE if s.writable else _SHF_EXECINSTR, s.address, len(s.content)) for s in added
+        ]
+        # GNU strip and objcopy put the program headers behind the ELF header, over what is there. They refuse the
+        # file instead when a segment that is not loaded has both the program headers and a section in it.
+        new.append((".probeloom.phdr", 0, table_address, (len(self.segments) + len(added)) * _PHDR.size))
+        for name, flags, address, length in new:
+            start = address - self.bias
             sections.append(
-                (len(names), _SHT_PROGBITS, flags, segment.address, start, len(segment.content), 0, 0, 16, 0)
+                (len(names), _SHT_PROGBITS, _SHF_ALLOC | flags, address, start, length, 0, 0, 8, 0)
             )
-            names += segment.name.encode() + b"\0"
+            names += name.encode() + b"\0"
         dynamic = next((segment for segment in self.segments if segment.type == PT_DYNAMIC), None)
         for index, section in enumerate(sections):
             if section[1] == _SHT_DYNAMIC and dynamic and section[3] != dynamic.address:

@@ -19,12 +19,14 @@ from pathlib import Path
 import lief
 
 from codecache.types import Overlay
-from jit import datafile
 from jit.atomicfile import replacing
-from jit.elfwriter import EHDR_SIZE, PAGE, PT_DYNAMIC, Added, Chunk, ElfEditor
-from jit.startup import ALIGNMENT, build_startup, startup_size
+from jit.elfwriter import EHDR_SIZE, PAGE, PT_DYNAMIC, PT_PROBELOOM, Added, Chunk, ElfEditor
+from jit.startup import ALIGNMENT, build_startup
 from lifter.errors import ProbeloomError, RefusedError, UsageError
 from lifter.image.types import Image, Kind
+
+_LARGEST_CHECKED = 1 << 28
+"""Larger files are mostly hole, which the second parser would read."""
 
 _REACH = 1 << 31
 """How far a rel32 goes."""
@@ -33,8 +35,8 @@ _REACH = 1 << 31
 def reserve(image: Image) -> int:
     """The first address that is free for the overlay: page-aligned, after all that the file loads.
 
-    It is also far enough that the added segments can lie in the file as far from the first one as in memory (see
-    `jit.elfwriter`). Raises RefusedError for a file that was already rewritten, or has nothing to load.
+    It is also far enough that the added segments can lie in the file as far from the first one as in memory
+    (see `jit.elfwriter`). Raises RefusedError for a file that was already rewritten, or has nothing to load.
     """
     return _editor(image).free_address
 
@@ -47,10 +49,10 @@ def after_data(data_address: int, data_size: int) -> int:
 def write(image: Image, overlay: Overlay, output: Path) -> tuple[str, ...]:
     """Writes the image with the overlay and the start-up code to `output`, in one step: whole or not at all.
 
-    Permissions are kept, ownership where this user may give files away (a set-user-id bit is dropped where not).
-    Returns notes for the user. Raises UsageError when `output` cannot be written, is the input or no plain file;
-    RefusedError when the image has no place for the overlay; ProbeloomError for an overlay that does not fit the
-    image (our fault).
+    Permissions are kept, ownership where this user may give files away (a set-user-id bit is dropped where
+    not). Returns notes for the user. Raises UsageError when `output` cannot be written, is the input or no
+    plain file; RefusedError when the image has no place for the overlay; ProbeloomError for an overlay that
+    does not fit the image (our fault).
     """
     target = _target(image, output)
     editor = _editor(image)
@@ -62,7 +64,8 @@ def write(image: Image, overlay: Overlay, output: Path) -> tuple[str, ...]:
                 _write_at(file, offset, content)
             os.ftruncate(file, size)
             notes = _copy_attributes(image, file)
-            _check(editor, overlay, f"/proc/self/fd/{file}")
+            if size < _LARGEST_CHECKED:
+                _check(editor, overlay, f"/proc/self/fd/{file}")
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from None
     return notes
@@ -70,9 +73,8 @@ def write(image: Image, overlay: Overlay, output: Path) -> tuple[str, ...]:
 
 def _editor(image: Image) -> ElfEditor:
     editor = ElfEditor(image.content)
-    for segment in editor.loaded:
-        if image.content[segment.offset : segment.offset + len(datafile.MAGIC)] == datafile.MAGIC:
-            raise RefusedError(f"{image.path}: already rewritten by probeloom; rewrite the original file")
+    if any(segment.type == PT_PROBELOOM for segment in editor.segments):
+        raise RefusedError(f"{image.path}: already rewritten by probeloom; rewrite the original file")
     return editor
 
 
@@ -158,11 +160,7 @@ def _check(editor: ElfEditor, overlay: Overlay, path: str) -> None:
     written = lief.ELF.parse(path, config)
     if written is None:
         raise ProbeloomError("the written file cannot be read")
-    contents = {
-        segment.virtual_address: (segment.virtual_size, bytes(segment.content))
-        for segment in written.segments
-        if segment.type == lief.ELF.Segment.TYPE.LOAD
-    }
+    places = {(segment.virtual_address, segment.virtual_size): segment for segment in written.segments}
     expected = bytearray(editor.content)
     for patch in overlay.patches:
         offset = editor.offset_of(patch.address, len(patch.after))
@@ -170,13 +168,15 @@ def _check(editor: ElfEditor, overlay: Overlay, path: str) -> None:
             expected[offset : offset + len(patch.after)] = patch.after
     own = [(0, EHDR_SIZE), *((s.offset, s.file_size) for s in editor.segments if s.type == PT_DYNAMIC)]
     for segment in editor.loaded:
-        memory, found = contents.pop(segment.address, (0, b""))
+        place = places.get((segment.address, segment.memory_size))
+        found = bytes(place.content) if place else b""
         start, end = segment.offset, segment.offset + segment.file_size
         for offset, size in own:  # the writer's own changes: ELF header, dynamic table
             if start <= offset and offset + size <= end:
                 expected[offset : offset + size] = found[offset - start : offset - start + size]
-        if memory != segment.memory_size or found != expected[start:end]:
+        if place is None or found != expected[start:end]:
             raise ProbeloomError(f"the written file differs in the segment at {segment.address:#x}")
+    added = {segment.virtual_address: segment for segment in written.segments}
     for address, content in ((overlay.data_address, overlay.data), (overlay.code_address, overlay.code)):
-        if contents.get(address, (0, b""))[1][: len(content)] != content:
+        if address not in added or bytes(added[address].content[: len(content)]) != content:
             raise ProbeloomError(f"the written file lacks the segment at {address:#x}")

@@ -51,7 +51,7 @@ def _place(elf: bytes) -> _Blob:
     sections = [struct.unpack_from("<IIQQQQIIQQ", elf, table + 64 * i) for i in range(count)]
     code = bytearray()
     starts: dict[int, int] = {}
-    for index, (_name, _type, flags, _address, offset, size, _link, _info, align, _entry) in enumerate(sections):
+    for index, (_, _, flags, _, offset, size, _, _, align, _) in enumerate(sections):
         if flags & _SHF_ALLOC and size:
             code += bytes(-len(code) % max(align, 1))
             starts[index] = len(code)
@@ -62,7 +62,7 @@ def _place(elf: bytes) -> _Blob:
 
     def symbol(index: int) -> tuple[str, int | None]:
         """Name, and offset in the code: None if it is defined elsewhere."""
-        name, _info, _other, section, value, _size = struct.unpack_from("<IBBHQQ", elf, symtab[4] + 24 * index)
+        name, _, _, section, value, _ = struct.unpack_from("<IBBHQQ", elf, symtab[4] + 24 * index)
         text = elf[strings + name : elf.index(b"\0", strings + name)].decode()
         return text, starts[section] + value if section in starts else None
 
@@ -92,8 +92,9 @@ def startup_size() -> int:
 def build_startup(address: int, data_address: int, original: int | None, library: bool) -> tuple[bytes, int]:
     """The start-up code for `address` (a multiple of ALIGNMENT), and the address at which it is entered.
 
-    `data_address` is where the data segment is, `original` what is to run afterwards: the program's entry point
-    or the library's own DT_INIT function, None for a library without one. Addresses are those of the file.
+    `data_address` is where the data segment is, `original` what is to run afterwards: the program's entry
+    point or the library's own DT_INIT function, None for a library without one. Addresses are those of the
+    file.
     """
     blob = _compiled()
     known = {

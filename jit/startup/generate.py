@@ -41,7 +41,8 @@ def generate(clang: str = "clang") -> str:
     command = [clang, *FLAGS, "-S", "-emit-llvm", "-o", "-", SOURCE.name]
     text = subprocess.run(command, cwd=SOURCE.parent, check=True, stdout=subprocess.PIPE, text=True).stdout
     text = re.sub(r"^(; ModuleID|!llvm\.ident).*\n", "", text, flags=re.MULTILINE)
-    text = re.sub(r', !srcloc !\d+|^!\d+ = !\{(!"[^"]*clang version[^"]*"|i64 \d+)\}\n', "", text, flags=re.MULTILINE)
+    noise = r', !srcloc !\d+|^!\d+ = !\{(!"[^"]*clang version[^"]*"|i64 \d+)\}\n'
+    text = re.sub(noise, "", text, flags=re.MULTILINE)
     return re.sub(r'"target-features"="[^"]*"', _FEATURES, text)
 
 
