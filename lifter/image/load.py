@@ -16,6 +16,7 @@ from lifter.image.functions import Found, FunctionTable, find_functions
 from lifter.image.gopclntab import GoFunction, read_go
 from lifter.image.plt import find_plt, plt_ranges
 from lifter.image.relocations import Relocations, read_relocations
+from lifter.image.symbols import CodeSymbols
 from lifter.image.types import Function, Image, Kind
 from lifter.image.unwind import read_frames, read_landing_pads
 
@@ -37,7 +38,6 @@ def open_image(path: Path | str) -> Image:
     path = Path(path)
     elf = ElfFile(_read(path), str(path))
     dynamic = elf.dynamic_symbols()
-    static = elf.static_symbols()
     relocations = read_relocations(elf, dynamic)
     kind = _kind(elf)
     go = read_go(elf, relocations.words)
@@ -46,8 +46,7 @@ def open_image(path: Path | str) -> Image:
     stub_names = find_plt(elf, relocations, {**relocations.slots, **dict.fromkeys(relocations.resolvers, "")})
     table = find_functions(
         elf,
-        static,
-        dynamic,
+        CodeSymbols(elf, elf.static_symbols(), dynamic),
         frames,
         [(function.address, function.size, function.name) for function in go.functions],
         called,
