@@ -35,8 +35,6 @@ from lifter.registers import (
     RSP,
 )
 
-RED_ZONE: Final = 128
-"""Bytes below RSP that belong to the program."""
 _ALL: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
 _SAVED: Final = (RBX, RBP, RSP, R12, R13, R14, R15)
 _ABI: Final = {
@@ -71,6 +69,8 @@ class Rules:
     """Registers and flags that the ABI calls dead must be equal, too."""
     private: tuple[int, int]
     """Addresses [start, end) of the overlay's data, which only the instrumentation writes."""
+    red_zone: int
+    """Bytes below RSP that belong to the program."""
 
 
 def compare(
@@ -82,8 +82,7 @@ def compare(
         partial = ExitKind.BUDGET in (left.kind, right.kind)
         expected = original.records[start : left.position]
         found = _without(instrumented.records[other_start : right.position], rules.private)
-        ceiling = max(int(left.registers[RSP]), 0)
-        where = _compare_writes(expected, found[0], ceiling, partial)
+        where = _compare_writes(expected, found[0], int(left.registers[RSP]), rules.red_zone, partial)
         if where is not None:
             what = _describe_writes(expected, found[0], *where)
             index = start + _record_number(expected, where[0])
@@ -114,7 +113,7 @@ def _without(
 
 
 def _compare_writes(
-    expected: npt.NDArray[np.void], found: npt.NDArray[np.void], final_stack: int, partial: bool
+    expected: npt.NDArray[np.void], found: npt.NDArray[np.void], final_stack: int, red_zone: int, partial: bool
 ) -> tuple[int, int] | None:
     """Where the sequences of writes part: (number of the write expected, number of the write found), or None.
 
@@ -129,10 +128,10 @@ def _compare_writes(
     )
     if equal.all() and (partial or len(writes) == len(found)):
         return None
-    return _merge(writes, found, _ceilings(expected, final_stack), partial)
+    return _merge(writes, found, _ceilings(expected, final_stack, red_zone), partial)
 
 
-def _ceilings(expected: npt.NDArray[np.void], final_stack: int) -> list[int]:
+def _ceilings(expected: npt.NDArray[np.void], final_stack: int, red_zone: int) -> list[int]:
     """Below which address memory is dead between each write of the original and the one before it (and after the last).
 
     The highest RSP in between, less the red zone: region code runs somewhere in between, with its frame below that.
@@ -142,7 +141,7 @@ def _ceilings(expected: npt.NDArray[np.void], final_stack: int) -> list[int]:
     starts = np.concatenate(([0], numbers))
     highest = np.maximum.reduceat(stack, starts)
     ends = stack[np.append(numbers, len(stack) - 1)]
-    return [max(a, b) - RED_ZONE for a, b in zip(highest.tolist(), ends.tolist(), strict=True)]
+    return [max(a, b) - red_zone for a, b in zip(highest.tolist(), ends.tolist(), strict=True)]
 
 
 def _merge(

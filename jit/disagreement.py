@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from codecache.types import Overlay
-from jit.compare import RED_ZONE, Difference, Rules, compare
+from jit.compare import Difference, Rules, compare
 from jit.emulate import CODE_BYTES, Machine, Run, Tracer
 from jit.emulated_memory import EmulatedMemory
 from jit.random_state import State
@@ -50,14 +50,14 @@ def _last_instructions(
 
 
 def depends_on_dead_stack(
-    memory: EmulatedMemory, entry: int, state: State, original: Run, difference: Difference
+    memory: EmulatedMemory, entry: int, state: State, original: Run, difference: Difference, red_zone: int
 ) -> bool:
     """Whether the original itself comes to another result when memory below its red zone changes.
 
     Then it reads what it never wrote (the padding of a structure, an unused value that is copied along), and a region's
     frame may show through: no difference that a program has a right to.
     """
-    machine = Machine(memory, scribble=RED_ZONE)
+    machine = Machine(memory, scribble=red_zone)
     scribbled = machine.run(entry, state, CODE_BYTES)
-    found = compare(original, scribbled, state, Rules(True, (0, 0)), (0,) * len(original.exits))
+    found = compare(original, scribbled, state, Rules(True, (0, 0), red_zone), (0,) * len(original.exits))
     return found is not None and found.original <= difference.original

@@ -147,7 +147,7 @@ class _Registers:
 class Machine:
     """An image mapped into unicorn, with an overlay applied or without."""
 
-    def __init__(self, memory: EmulatedMemory, overlay: Overlay | None = None, scribble: int = 0) -> None:
+    def __init__(self, memory: EmulatedMemory, overlay: Overlay | None = None, scribble: int | None = None) -> None:
         """With `scribble`, memory further below RSP than that many bytes keeps changing while code runs.
 
         Raises ValueError if the overlay's patches do not fit the image.
@@ -158,7 +158,7 @@ class Machine:
         self.log.attach(self._uc)
         self._uc.hook_add(UC_HOOK_MEM_UNMAPPED, self._on_unmapped)
         self._uc.hook_add(UC_HOOK_MEM_PROT, self._on_forbidden)
-        if scribble:
+        if scribble is not None:
             self._scribbler = random.Random(memory.seed)
             self._uc.hook_add(UC_HOOK_BLOCK, self._scribble, scribble)
         areas = list(memory.areas)

@@ -34,8 +34,8 @@ _REASONS: Final[dict[str, str]] = {
     ), "an instruction that stores the address of the last x87 instruction"),
     **dict.fromkeys((
         "cli", "sti", "in", "out", "insb", "insw", "insd", "outsb", "outsw", "outsd", "rdmsr", "wrmsr", "invd",
-        "wbinvd", "lgdt", "lidt", "lldt", "ltr", "lmsw", "clts", "invlpg", "iret", "iretd", "iretq", "sysret", "sysexit",
-        "swapgs", "retf", "retfq", "vmcall", "vmmcall",
+        "wbinvd", "lgdt", "lidt", "lldt", "ltr", "lmsw", "clts", "invlpg", "iret", "iretd", "iretq", "sysret",
+        "sysexit", "swapgs", "retf", "retfq", "vmcall", "vmmcall",
     ), "a privileged instruction (unicorn runs it)"),
     **dict.fromkeys(("xbegin", "xend", "xabort", "xtest"), "a memory transaction"),
 }  # fmt: skip

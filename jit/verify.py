@@ -222,7 +222,7 @@ class Verifier:
         self._stretches = StretchTable(self.original.code_at)
         self._other_stretches = StretchTable(self.instrumented.code_at)
         start = overlay.data_address + self.memory.base
-        self._rules = Rules(strict, (start, start + len(overlay.data)))
+        self._rules = Rules(strict, (start, start + len(overlay.data)), 0 if image.is_go else 128)
         self._counters = _CounterCheck(built.tracepoints, self.memory.base)
 
     def check(self, function: Function, graph: FunctionGraph, number: int, tally: _Tally) -> Case | None:
@@ -252,7 +252,7 @@ class Verifier:
             difference = self._compare_counters(original, instrumented)
         if difference is None:
             return None
-        if depends_on_dead_stack(self.memory, entry, state, original, difference):
+        if depends_on_dead_stack(self.memory, entry, state, original, difference, self._rules.red_zone):
             tally.unchecked["result depends on memory below the stack pointer (runs)"] += 1
             return None
         listing = list_code(self.memory, self._overlay, entry, state, difference)
