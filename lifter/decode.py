@@ -295,7 +295,8 @@ def _make_template(code: bytes, parts: Layout) -> _Template | str:
         disp_size=parts.disp_size,
         imm_size=parts.imm_size,
     )
-    return _Template(instruction, parts, scale, immediates, branch, form, not (immediates and resolution.needs_immediate))
+    fixed = not (immediates and resolution.needs_immediate)
+    return _Template(instruction, parts, scale, immediates, branch, form, fixed)
 
 
 def _canonical(name: str, parts: Layout) -> tuple[str, int]:

@@ -125,6 +125,7 @@ class Row:
     memory: tuple[tuple[str, str, int, str], ...]
     """Implicit accesses: (mode, size, base register, offset); 'w' stands for the form's width in bytes."""
     feature: str
+    """As in `Effects`, or three: of the 128-bit, the 256-bit and the EVEX encoding."""
     adjust: Adjust | None
     needs_immediate: bool
     encodings: frozenset[str]
@@ -289,9 +290,19 @@ def resolve(form: Form) -> Resolution:
     _restrict(draft)
     effects = Effects(
         draft.reads, draft.writes, draft.kills & draft.writes, draft.undefined & draft.writes,
-        tuple(draft.memory), found.feature,
+        tuple(draft.memory), _feature(found, form),
     )  # fmt: skip
     return Resolution(draft.handling, draft.reason, effects, operands, found.needs_immediate, found)
+
+
+def _feature(found: Row, form: Form) -> str:
+    """The CPU feature: rows of vector instructions name those of 128 bits, of 256 bits and of EVEX."""
+    words = found.feature.split()
+    if len(words) < 2:
+        return found.feature
+    if form.layout.encoding == "evex":
+        return words[2]
+    return words[any(isinstance(operand, Vec) and operand.kind == "ymm" for operand in form.operands)]
 
 
 def _with_widths(found: Row, form: Form) -> tuple[Operand, ...]:

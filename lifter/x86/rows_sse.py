@@ -193,3 +193,12 @@ row("stmxcsr", "w:m32", reads="mxcsr")
 row("vldmxcsr", "r:m32", writes="mxcsr", feature="avx")
 row("vstmxcsr", "w:m32", reads="mxcsr", feature="avx")
 row("emms", reads="x87", writes="x87")
+row("femms", reads="x87", writes="x87", feature="3dnow")
+
+# 3DNow! (AMD only, 1998 to 2010)
+
+_legacy(
+    "pavgusb pf2id pfacc pfadd pfcmpeq pfcmpge pfcmpgt pfmax pfmin pfmul pfrcpit1 pfrcpit2 pfrsqit1 pfsub pfsubr "
+    "pmulhrw pfnacc pfpnacc", "rw:mm,r:mmm64", feature="3dnow",
+)  # fmt: skip
+_legacy("pi2fd pi2fw pf2iw pfrcp pfrsqrt pswapd", "w:mm,r:mmm64", feature="3dnow")
