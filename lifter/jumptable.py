@@ -1,0 +1,361 @@
+"""Where indirect jumps go: tables of `switch` statements and of computed gotos.
+
+The value that a jump goes to is computed symbolically along the paths that lead to it, shortest first and a few
+blocks deep. It has to come out as `load(table + size * index)`, perhaps plus a base; what the path's comparisons
+say about the index bounds the table. Without a bound the table is read for as long as its entries make sense:
+reading too far adds targets that are code anyway, reading too little would leave one unknown.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lifter.graph import JumpTable
+from lifter.image.types import Function, Image, Kind
+from lifter.instruction import Flow, Imm, Instruction, Mem, Reg
+from lifter.registers import RBP, RSP
+from lifter.symbolic import Atom, Extend, Load, Machine, Start, Value, of_atom
+
+Line = tuple[int, Instruction]
+"""An instruction and its address."""
+
+_PATHS = 24
+"""Paths evaluated per jump."""
+_DEPTH = 10
+"""Blocks per path."""
+_ENTRIES = 4096
+"""Longest table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flowchart:
+    """The blocks of a function as far as they are known while it is explored."""
+
+    blocks: Mapping[int, Sequence[Line]]
+    predecessors: Mapping[int, Sequence[int]]
+    plausible: Callable[[int], bool]
+    """Whether an address inside the function can be the start of an instruction."""
+    looks_like_code: Callable[[int], bool]
+    """Whether also what follows it looks like code."""
+
+
+class KnownTables:
+    """Where data begins that code refers to: no table without a bound reaches into the next piece of data."""
+
+    def __init__(self, starts: Iterable[int] = ()) -> None:
+        self._starts = sorted(starts)
+
+    @classmethod
+    def of(cls, image: Image) -> KnownTables:
+        """What the instructions that compute or index an address refer to, found by their byte patterns."""
+        found: set[int] = set()
+        for segment in image.segments:
+            if not segment.executable or len(segment.data) < 8:
+                continue
+            code = np.frombuffer(segment.data, np.uint8)
+            words = np.ndarray((len(code) - 3,), "<i4", segment.data, 0, (1,))
+            modrm = code[1 : len(words) - 1]
+            # lea reg, [rip + d]
+            at = np.flatnonzero((code[: len(modrm)] == 0x8D) & (modrm & 0xC7 == 0x05)) + 2
+            found.update((words[at].astype(np.int64) + (at + 4 + segment.address)).tolist())
+            if image.kind is not Kind.FIXED:
+                continue
+            # jmp [d + reg * 8] and mov reg, [d + reg * scale]
+            sib = code[2 : len(words)]
+            opcode, modrm = code[: len(sib)], code[1 : len(sib) + 1]
+            indexed = ((opcode == 0xFF) & (modrm == 0x24)) | ((opcode == 0x8B) & (modrm & 0xC7 == 0x04))
+            at = np.flatnonzero(indexed & (sib & 7 == 5)) + 3
+            found.update(words[at[at < len(words)]].tolist())
+        return cls(address for address in found if not image.is_code(address))
+
+    def add(self, address: int) -> None:
+        """Note that a table begins at `address`."""
+        index = bisect_right(self._starts, address)
+        if not index or self._starts[index - 1] != address:
+            self._starts.insert(index, address)
+
+    def after(self, address: int) -> int:
+        """Where the first piece of data beyond `address` starts."""
+        index = bisect_right(self._starts, address)
+        return self._starts[index] if index < len(self._starts) else 1 << 64
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What is known of an indirect jump."""
+
+    table: JumpTable | None = None
+    external: bool = False
+    """It goes through a slot of the loader or a table of function pointers: it leaves the function."""
+    bounded: bool = False
+    """The table's length follows from a comparison."""
+
+
+UNKNOWN = Resolution()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """target = base + load(table + size * index); `table` and `base` may share one unknown term."""
+
+    size: int
+    signed: bool
+    table: Value
+    index: Value
+    base: Value
+
+
+_Key = tuple[int, int, int, bool]
+"""Table, base, size of an entry, whether entries are signed: everything constant about a table."""
+
+
+def _key_of(shape: _Shape | None) -> _Key | None:
+    """The table of a shape when its address is known."""
+    if shape is None or shape.table.terms:
+        return None
+    return shape.table.constant, shape.base.constant, shape.size, shape.signed
+
+
+def resolve(image: Image, function: Function, chart: Flowchart, start: int, known: KnownTables) -> Resolution:
+    """Where the indirect jump that ends block `start` goes."""
+    jump, instruction = chart.blocks[start][-1]
+    slot = instruction.memory_operand
+    if slot is not None and slot.rip and slot.index is None:
+        address = jump + len(instruction.code) + slot.disp
+        return Resolution(external=address in image.got)
+    return _Search(image, function, chart, start, known).run()
+
+
+class _Search:
+    """The search for the table of one jump."""
+
+    def __init__(
+        self, image: Image, function: Function, chart: Flowchart, start: int, known: KnownTables
+    ) -> None:
+        self.image, self.function, self.chart, self.known = image, function, chart, known
+        self.start = start
+        self.jump = chart.blocks[start][-1][0]
+
+    def run(self) -> Resolution:
+        """Evaluate paths until table and bound are known on all of them, or the allowance is used up."""
+        queue = deque([(self.start,)])
+        bounds: dict[_Key, tuple[int, int]] = {}
+        unbounded: dict[_Key, int] = {}
+        """Tables that some path reaches with an index that nothing limits but its width -> entries at most."""
+        partial: _Shape | None = None
+        evaluated = 0
+        while queue:
+            path = queue.popleft()
+            evaluated += 1
+            machine, target = self._evaluate(path)
+            shape = _shape_of(target)
+            partial = shape or partial
+            key = _key_of(shape)
+            if shape is not None and key is not None:
+                bound = machine.upper_bound(shape.index)
+                if bound is not None and 0 <= bound[0] <= bound[1] < bound[0] + _ENTRIES:
+                    old = bounds.get(key, bound)
+                    bounds[key] = (min(old[0], bound[0]), max(old[1], bound[1]))
+                    continue
+            before = [block for block in self.chart.predecessors.get(path[0], ()) if block not in path]
+            if len(path) < _DEPTH and evaluated < _PATHS and before:
+                queue.extend((block, *path) for block in before)
+            elif shape is not None and key is not None:
+                most = min(_ENTRIES, 1 << machine.width_of(shape.index))
+                unbounded[key] = max(most, unbounded.get(key, 0))
+            if evaluated >= _PATHS:
+                break
+        return self._choose(bounds, unbounded, partial)
+
+    def _choose(
+        self, bounds: Mapping[_Key, tuple[int, int]], unbounded: Mapping[_Key, int], partial: _Shape | None
+    ) -> Resolution:
+        for key, (low, high) in bounds.items():
+            found = self._read(key, low, high)
+            if found is None:
+                continue
+            # A path that gives no bound may allow more than the others do.
+            longer = self._read(key, low, None, unbounded[key]) if key in unbounded else None
+            if longer is not None and longer.table and len(longer.table.targets) > high - low + 1:
+                return longer
+            return found
+        for key in sorted(unbounded):
+            found = self._read(key, 0, None, unbounded[key])
+            if found is not None:
+                return found
+        if partial is not None and partial.table.terms:
+            return self._guess_base(partial)
+        return UNKNOWN
+
+    def _evaluate(self, path: tuple[int, ...]) -> tuple[Machine, Value]:
+        machine = Machine()
+        for position, start in enumerate(path):
+            lines = self.chart.blocks[start]
+            for address, instruction in lines[:-1]:
+                machine.step(instruction, address + len(instruction.code))
+            address, instruction = lines[-1]
+            end = address + len(instruction.code)
+            if position + 1 == len(path):
+                return machine, machine.read(instruction.operands[0], end)
+            if instruction.flow is Flow.BRANCH:
+                machine.branch(instruction, path[position + 1] != end)
+            else:
+                machine.step(instruction, end)
+        raise AssertionError("a path is never empty")
+
+    def _guess_base(self, shape: _Shape) -> Resolution:
+        """The table's address comes from further away: try the constants that the register or slot is given."""
+        (atom, coefficient), *others = shape.table.terms
+        if others or coefficient != 1 or shape.base.terms not in (shape.table.terms, frozenset()):
+            return UNKNOWN
+        relative = bool(shape.base.terms)
+        best = UNKNOWN
+        for constant in sorted(self._constants_for(atom)):
+            key = (shape.table.constant + constant, shape.base.constant + constant * relative, shape.size,
+                   shape.signed)  # fmt: skip
+            found = self._guessed_bound(key)
+            if found is None or found.table is None:
+                continue
+            if best.table is None or len(found.table.targets) > len(best.table.targets):
+                best = found
+        return best
+
+    def _guessed_bound(self, key: _Key) -> Resolution | None:
+        """Read a table whose address was guessed, with the bound that the nearest paths give."""
+        queue = deque([(self.start,)])
+        highest: int | None = -1
+        for _ in range(_PATHS):
+            if not queue:
+                break
+            path = queue.popleft()
+            machine, target = self._evaluate(path)
+            shape = _shape_of(target)
+            bound = machine.upper_bound(shape.index) if shape is not None else None
+            if bound is not None and 0 <= bound[1] < _ENTRIES:
+                highest = max(highest, bound[1]) if highest is not None else None
+                continue
+            before = [block for block in self.chart.predecessors.get(path[0], ()) if block not in path]
+            if not before or len(path) >= _DEPTH:
+                highest = None
+            queue.extend((block, *path) for block in before)
+        return self._read(key, 0, None if highest is None or highest < 0 else highest)
+
+    def _constants_for(self, atom: Atom) -> set[int]:
+        """Constants that code of the function puts into a register or a stack slot."""
+        if isinstance(atom, Extend):
+            inner = atom.value.atom()
+            return self._constants_for(inner) if inner is not None else set()
+        slot: tuple[int, int] | None = None
+        if isinstance(atom, Load):
+            base = Value(0, atom.address.terms).atom()
+            if not isinstance(base, Start) or base.register not in (RSP, RBP):
+                return set()
+            slot = (base.register, atom.address.constant)
+        elif not isinstance(atom, Start):
+            return set()
+        found: set[int] = set()
+        for lines in self.chart.blocks.values():
+            constants: dict[int, int] = {}
+            for address, instruction in lines:
+                operands = instruction.operands
+                if instruction.mnemonic not in ("lea", "mov") or len(operands) != 2:
+                    continue
+                destination, source = operands
+                if isinstance(destination, Reg):
+                    constant = _constant(instruction, source, address + len(instruction.code))
+                    if constant is None:
+                        constants.pop(destination.index, None)
+                        continue
+                    constants[destination.index] = constant
+                    if isinstance(atom, Start) and atom.register == destination.index:
+                        found.add(constant)
+                elif (
+                    isinstance(destination, Mem)
+                    and isinstance(source, Reg)
+                    and (destination.base, destination.disp) == slot
+                    and source.index in constants
+                ):
+                    found.add(constants[source.index])
+        return found
+
+    def _read(self, key: _Key, low: int, high: int | None, most: int = _ENTRIES) -> Resolution | None:
+        """Read entries low..high of a table; where `high` is None, as far as they make sense, up to `most`."""
+        table, base, size, signed = key
+        first = table + low * size
+        function, chart = self.function, self.chart
+        segment = self.image.segment_at(first)
+        if segment is None:
+            return None
+        limit = min(self.known.after(first), segment.address + len(segment.data)) if high is None else segment.end
+        count = most if high is None else high - low + 1
+        targets: list[int] = []
+        for position in range(count):
+            address = first + position * size
+            if address + size > limit:
+                break
+            target = self._entry(address, size, signed, base)
+            if function.address <= target < function.end:
+                if not chart.plausible(target) or high is None and not chart.looks_like_code(target):
+                    break
+            elif size == 8 and not targets and self._starts_function(target):
+                return Resolution(external=True)
+            elif not self._same_function(target) and (high is None or not self.image.is_code(target)):
+                break
+            targets.append(target)
+        if not any(function.address <= target < function.end for target in targets):
+            return None
+        return Resolution(JumpTable(self.jump, first, tuple(targets)), bounded=high is not None)
+
+    def _entry(self, address: int, size: int, signed: bool, base: int) -> int:
+        word = self.image.words.get(address) if size == 8 else None
+        if word is None:
+            word = int.from_bytes(self.image.read(address, size), "little", signed=signed)
+        return base + word
+
+    def _starts_function(self, target: int) -> bool:
+        found = self.image.function_at(target)
+        return found is not None and found.address == target and target != self.function.address
+
+    def _same_function(self, target: int) -> bool:
+        """Whether `target` lies in the cold or hot other part of the function."""
+        found = self.image.function_at(target)
+        if found is None:
+            return False
+        mine, other = self.function.name.split(".cold")[0], found.name.split(".cold")[0]
+        return mine == other
+
+
+def _constant(instruction: Instruction, source: object, end: int) -> int | None:
+    if instruction.mnemonic == "lea" and isinstance(source, Mem) and source.rip:
+        return end + source.disp
+    if instruction.mnemonic == "mov" and isinstance(source, Imm):
+        return source.value & 0xFFFFFFFF if source.width == 32 else source.value
+    return None
+
+
+def _shape_of(target: Value) -> _Shape | None:
+    """`target` as an entry of a table."""
+    for atom, coefficient in target.terms:
+        load, signed = atom, False
+        if isinstance(atom, Extend):
+            inner = atom.value.atom()
+            if inner is None:
+                continue
+            load, signed = inner, atom.signed
+        if coefficient != 1 or not isinstance(load, Load) or load.size not in (4, 8):
+            continue
+        indexed = [(term, factor) for term, factor in load.address.terms if factor and factor % load.size == 0]
+        if not indexed:
+            continue
+        index = Value(0, frozenset((term, factor // load.size) for term, factor in indexed))
+        table = load.address.plus(index, -load.size)
+        base = target.plus(of_atom(atom), -1)
+        if base.terms not in (table.terms, frozenset()) or load.size == 8 and (base.terms or base.constant):
+            continue
+        return _Shape(load.size, signed, table, index, base)
+    return None
