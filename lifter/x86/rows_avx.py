@@ -6,6 +6,7 @@ A feature given as three words is that of the 128-bit, 256-bit and EVEX encoding
 
 from __future__ import annotations
 
+from lifter.registers import OPMASKS
 from lifter.x86 import rows_sse
 from lifter.x86.rows import Draft, row
 from lifter.x86.rows_integer import ARITHMETIC
@@ -34,7 +35,7 @@ def upper_halves(draft: Draft) -> None:
 def clears_mask(draft: Draft) -> None:
     """Gathers and scatters clear the bits of their mask register as elements are done."""
     if draft.form.layout.mask:
-        draft.writes |= draft.reads & rows_sse.registers.OPMASKS
+        draft.writes |= draft.reads & OPMASKS
 
 
 # Moves
