@@ -33,6 +33,7 @@ from jit.emulated_memory import (
     STACK,
     STACK_ENTRY,
     STACK_SIZE,
+    STUBS,
     THREAD,
     WRITE,
     Area,
@@ -56,7 +57,7 @@ _SCRIBBLED: Final = 1024
 _NO_PAGES: Final = "pages"
 _PAGES_KEPT: Final = 80
 """Unicorn maps slower the more is mapped: beyond this number, pages mapped on demand are unmapped again."""
-_NOWHERE: Final = 0x1000
+_NOWHERE: Final = STUBS - PAGE
 """Where emulation would end by itself; nothing is mapped there."""
 CALLS_PER_RUN: Final = 50
 """Calls of the outside in one run, before it ends with `ExitKind.BUDGET`."""
