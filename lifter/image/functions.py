@@ -125,6 +125,9 @@ class _Merger:
         index = bisect_right(self._starts, address)
         return min(limit, self._starts[index]) if index < len(self._starts) else limit
 
+    def _is_padding(self, address: int, size: int) -> bool:
+        return size < 64 and _PADDING.fullmatch(self._elf.at(address, size)) is not None
+
     def _merge(self, new: Iterable[Found]) -> None:
         self.found = sorted([*self.found, *new], key=lambda item: item.address)
         self._starts = [item.address for item in self.found]
@@ -170,8 +173,11 @@ class _Merger:
                 holder = new[-1]
             if holder is None:
                 if size > 0 and self._elf.is_code(address):
-                    new.append(Found(address, min(size, self._limit(address) - address), names, source))
-                    end = new[-1].end
+                    size = min(size, self._limit(address) - address)
+                    # Unwind entries may cover padding (the C library's TLS descriptors have such).
+                    if names or not self._is_padding(address, size):
+                        new.append(Found(address, size, names, source))
+                        end = address + size
             elif holder.address != address:
                 self.labels.add(address)
             elif names and names != holder.names:
@@ -244,7 +250,11 @@ def _areas(elf: ElfFile) -> list[tuple[int, int]]:
         (header.address, header.address + header.size)
         for header in elf.section_headers
         if header.flags & SHF_EXECINSTR and header.size
-    ] or [(segment.address, segment.address + len(segment.data)) for segment in elf.segments if segment.executable]
+    ] or [
+        (segment.address, segment.address + len(segment.data))
+        for segment in elf.segments
+        if segment.executable
+    ]
 
 
 def _borders(elf: ElfFile, stubs: Iterable[tuple[int, int]]) -> list[int]:

@@ -66,7 +66,9 @@ def open_image(path: Path | str) -> Image:
         soname=_strings(elf, _DT_SONAME)[0] if _DT_SONAME in elf.dynamic else "",
         segments=elf.segments,
         sections=elf.sections(),
-        functions=_functions(table, pointers, [*pads, *_go_pads(go.functions)]),
+        functions=_functions(
+            table, [*pads, *_go_pads(go.functions)], _address_taken(elf, table, pointers, go.present)
+        ),
         plt=dict(sorted(find_plt(elf, relocations, slots).items())),
         got=dict(sorted(slots.items())),
         imports=_imports(dynamic),
@@ -138,7 +140,9 @@ def _called(elf: ElfFile, relocations: Relocations) -> dict[int, str]:
     """Addresses that the kernel, the loader or the start-up code calls -> source as functions report it."""
     called: dict[int, str] = {}
     arrays = [(elf.dynamic_value(at), elf.dynamic_value(size)) for at, size in _ARRAYS]
-    arrays += [(header.address, header.size) for header in elf.section_headers if header.name in _ARRAY_SECTIONS]
+    arrays += [
+        (header.address, header.size) for header in elf.section_headers if header.name in _ARRAY_SECTIONS
+    ]
     for start, size in arrays:
         data = elf.at(start, size)
         for index, (word,) in enumerate(struct.iter_unpack("<Q", data[: len(data) & ~7])):
@@ -179,7 +183,21 @@ def _name(found: Found) -> str:
     return found.names[0] if found.names else f"fn_{found.address:x}"
 
 
-def _functions(table: FunctionTable, pointers: frozenset[int], pads: Sequence[int]) -> tuple[Function, ...]:
+def _address_taken(
+    elf: ElfFile, table: FunctionTable, pointers: frozenset[int], is_go: bool
+) -> frozenset[int]:
+    """Addresses of the functions that code may reach through a pointer (see `Function.address_taken`)."""
+    starts = frozenset(found.address for found in table.functions)
+    if is_go:
+        return starts
+    reached = frozenset(np.unique(scan.direct_branches(elf.segments).target).tolist())
+    exported = frozenset(found.address for found in table.functions if found.exported)
+    return (starts & pointers) | (starts - reached) | exported
+
+
+def _functions(
+    table: FunctionTable, pads: Sequence[int], address_taken: frozenset[int]
+) -> tuple[Function, ...]:
     """The finished functions, each with the landing pads that lie in its bytes."""
     remaining = sorted(set(pads), reverse=True)
     functions = []
@@ -197,7 +215,7 @@ def _functions(table: FunctionTable, pointers: frozenset[int], pads: Sequence[in
                 name=name,
                 aliases=tuple(found.names[1:]),
                 exported=found.exported,
-                address_taken=found.exported or found.address in pointers,
+                address_taken=found.address in address_taken,
                 landing_pads=tuple(own),
                 source=found.source,
             )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from lifter.image.elf import ADDRESS_LIMIT
 from lifter.image.types import Image, Segment
 
 Bytes = npt.NDArray[np.uint8]
@@ -31,12 +32,17 @@ class BranchTargets:
 
 
 def branch_targets(image: Image) -> BranchTargets:
+    """A superset of the direct calls and jumps with 32-bit displacements inside the image."""
+    return direct_branches(image.segments)
+
+
+def direct_branches(segments: Sequence[Segment]) -> BranchTargets:
     """A superset of the direct calls (E8) and jumps (E9, 0F 8x) with 32-bit displacements into the code.
 
     Two-byte jumps are left out: as a pattern they are noise, and they reach no further than 128 bytes.
     """
     targets, sites, calls = [], [], []
-    for segment, code in _code(image.segments):
+    for segment, code in _code(segments):
         words = _words(code)
         if not len(words):
             continue
@@ -49,7 +55,7 @@ def branch_targets(image: Image) -> BranchTargets:
         ):
             at = at[at + 1 < len(words)]
             target = words[at + 1].astype(np.int64) + (at + 5 + segment.address)
-            inside = _in_code(image.segments, target)
+            inside = _in_code(segments, target)
             targets.append(target[inside])
             sites.append(at[inside] + segment.address - back)
             calls.append(np.full(int(inside.sum()), is_call))
@@ -61,10 +67,9 @@ def branch_targets(image: Image) -> BranchTargets:
     return BranchTargets(target[order], site[order], np.concatenate(calls)[order])
 
 
-def computed_addresses(segments: Iterable[Segment], fixed: bool) -> Addresses:
+def computed_addresses(segments: Sequence[Segment], fixed: bool) -> Addresses:
     """Code addresses that instructions may compute: targets of `lea reg, [rip + d]`, and where the image is
     `fixed` at its addresses also 32-bit and 64-bit immediates of mov and push that point into code."""
-    segments = tuple(segments)
     found = [np.zeros(0, np.int64)]
     for segment, code in _code(segments):
         words = _words(code)
@@ -98,20 +103,19 @@ def _immediates(code: Bytes) -> npt.NDArray[np.int64]:
     return result[result < limit]
 
 
-def data_pointers(segments: Iterable[Segment]) -> Addresses:
-    """Aligned 8-byte words of the image that point into its code (for images at fixed addresses)."""
-    segments = tuple(segments)
+def data_pointers(segments: Sequence[Segment]) -> Addresses:
+    """8-byte words of the image that point into its code (for images at fixed addresses): at every offset of
+    data, since packed structures hold pointers too, at aligned ones of code."""
     found = [np.zeros(0, np.uint64)]
     for segment in segments:
-        skip = -segment.address % 8
-        data = segment.data[skip:]
-        words = np.frombuffer(data, "<u8", len(data) // 8)
-        words = words[words < 1 << 47]
-        found.append(words[_in_code(segments, words.astype(np.int64))])
+        for skip in (-segment.address % 8,) if segment.executable else range(8):
+            words = np.frombuffer(segment.data, "<u8", max(len(segment.data) - skip, 0) // 8, skip)
+            words = words[words < ADDRESS_LIMIT]
+            found.append(words[_in_code(segments, words.astype(np.int64))])
     return np.unique(np.concatenate(found))
 
 
-def _code(segments: Iterable[Segment]) -> Iterator[tuple[Segment, Bytes]]:
+def _code(segments: Sequence[Segment]) -> Iterator[tuple[Segment, Bytes]]:
     for segment in segments:
         if segment.executable:
             yield segment, np.frombuffer(segment.data, np.uint8)
@@ -122,7 +126,7 @@ def _words(code: Bytes) -> npt.NDArray[np.int32]:
     return np.ndarray((max(len(code) - 3, 0),), "<i4", code.data if len(code) else b"", 0, (1,))
 
 
-def _in_code(segments: Iterable[Segment], addresses: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _in_code(segments: Sequence[Segment], addresses: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     inside = np.zeros(len(addresses), np.bool_)
     for segment in segments:
         if segment.executable:

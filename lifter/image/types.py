@@ -69,7 +69,9 @@ class Function:
     exported: bool = False
     """Other modules can call it by name (dynamic symbol)."""
     address_taken: bool = False
-    """Its address is (or may be) stored or computed somewhere: it can be called indirectly."""
+    """Its address is (or may be) stored or computed somewhere: it can be called indirectly.
+    True in doubt: for Go, whose type information holds addresses as 32-bit offsets, and where nothing is seen to
+    reach the function directly."""
     landing_pads: tuple[int, ...] = ()
     """Addresses where an exception enters it."""
     source: str = "symbol"
