@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from jit.elfwriter import ElfEditor
 from jit.tracepoints import Point, Tracepoint
 from lifter.errors import RefusedError, UsageError
 
@@ -51,7 +52,7 @@ class DataLayout:
     """What a data segment contains, and where."""
 
     module: str
-    """Path of the file that is instrumented."""
+    """Absolute path of the file that is instrumented."""
     counters: int
     """How many 64-bit words, private words of probes included."""
     counts: int
@@ -78,12 +79,26 @@ class DataLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class Module:
+    """What the data file says of the file that is instrumented."""
+
+    path: str
+    """Absolute."""
+    build_id: str
+    """Hexadecimal; '' where the module has none."""
+    base: int = 0
+    """Lowest address that it loads (page-aligned): 0 for position-independent files."""
+    end: int = 0
+    """First address after all that it loads."""
+    entry: int = 0
+    """Its entry point."""
+
+
+@dataclass(frozen=True, slots=True)
 class DataFile:
     """A data file as read."""
 
-    module: str
-    build_id: str
-    """Hexadecimal; '' where the module has none."""
+    module: Module
     plan_id: bytes
     tracepoints: tuple[Tracepoint, ...]
     counters: npt.NDArray[np.uint64]
@@ -104,19 +119,21 @@ def layout(
 ) -> DataLayout:
     """Lays out a data segment for `counters` words, of which those of Python probes must come last.
 
-    `content` is the whole input file: two plans for different files never share a data file. Raises
-    ValueError for a tracepoint whose terms or words are not among the counters, or stand in the wrong order.
+    `content` is the whole input file, an ELF file: two plans for different files never share a data file.
+    Raises ValueError for a tracepoint whose terms or words are not among the counters, or stand in the wrong
+    order.
     """
     counts = min((t.words[0] for t in tracepoints if t.words[1]), default=counters)
     for tracepoint in tracepoints:
         first, number = tracepoint.words
         if any(not 0 <= index < counts for index, _ in tracepoint.terms) or first + number > counters:
             raise ValueError(f"{tracepoint}: counters not among {counts} counts and {counters} words")
-    plain = _describe(module, build_id, tracepoints)
+    described = _module(module, build_id, content)
+    plain = _describe(described, tracepoints)
     identity = hashlib.blake2b(digest_size=32)
     identity.update(struct.pack("<QQQ", VERSION, counters, len(plain)) + plain)
     identity.update(content)
-    return DataLayout(module, counters, counts, identity.digest(), zlib.compress(plain))
+    return DataLayout(described.path, counters, counts, identity.digest(), zlib.compress(plain))
 
 
 def encode(layout: DataLayout) -> bytes:
@@ -175,7 +192,7 @@ def decode(content: bytes, name: str) -> DataFile:
     ):
         raise RefusedError(f"{name}: damaged data file")
     try:
-        module, build_id, tracepoints = _undescribe(described.description)
+        module, tracepoints = _undescribe(described.description)
     except (ValueError, KeyError, TypeError, IndexError, zlib.error) as error:
         raise RefusedError(f"{name}: damaged data file ({error})") from None
     for tracepoint in tracepoints:
@@ -184,7 +201,7 @@ def decode(content: bytes, name: str) -> DataFile:
         if out_of_range or min(tracepoint.words) < 0 or sum(tracepoint.words) > counters:
             raise RefusedError(f"{name}: damaged data file (counter out of range)")
     values = np.frombuffer(content, dtype="<u8", count=counters, offset=COUNTERS_OFFSET)
-    return DataFile(module, build_id, plan, tracepoints, values.astype(np.uint64))
+    return DataFile(module, plan, tracepoints, values.astype(np.uint64))
 
 
 def _pages(size: int) -> int:
@@ -192,7 +209,17 @@ def _pages(size: int) -> int:
     return -(-size // PAGE) * PAGE
 
 
-def _describe(module: str, build_id: str, tracepoints: Sequence[Tracepoint]) -> bytes:
+def _module(path: str, build_id: str, content: bytes) -> Module:
+    path = os.path.abspath(path)  # noqa: PTH100 - the path as given, links not followed, no file needed
+    if not content:
+        return Module(path, build_id)
+    elf = ElfEditor(content)
+    base = min(segment.address for segment in elf.loaded) // PAGE * PAGE
+    end = max(segment.address + segment.memory_size for segment in elf.loaded)
+    return Module(path, build_id, base, end, elf.header.entry)
+
+
+def _describe(module: Module, tracepoints: Sequence[Tracepoint]) -> bytes:
     """The table by columns, addresses as differences: 50,000 blocks are then a few hundred kilobytes
     compressed."""
     functions = {name: index for index, name in enumerate(dict.fromkeys(t.function for t in tracepoints))}
@@ -200,8 +227,7 @@ def _describe(module: str, build_id: str, tracepoints: Sequence[Tracepoint]) -> 
     points = {point: index for index, point in enumerate(Point)}
     addresses = [t.address for t in tracepoints]
     table = {
-        "module": module,
-        "build_id": build_id,
+        "module": [module.path, module.build_id, module.base, module.end, module.entry],
         "points": [point.value for point in points],
         "functions": list(functions),
         "actions": list(actions),
@@ -220,7 +246,7 @@ def _describe(module: str, build_id: str, tracepoints: Sequence[Tracepoint]) -> 
     return json.dumps(table, separators=(",", ":")).encode()
 
 
-def _undescribe(description: bytes) -> tuple[str, str, tuple[Tracepoint, ...]]:
+def _undescribe(description: bytes) -> tuple[Module, tuple[Tracepoint, ...]]:
     stream = zlib.decompressobj()
     plain = stream.decompress(description, _MAX_DESCRIPTION)
     if not stream.eof:
@@ -238,9 +264,9 @@ def _undescribe(description: bytes) -> tuple[str, str, tuple[Tracepoint, ...]]:
         strict=True,
     )
     words = table["words"]
+    path, build_id, base, end, entry = table["module"]
     return (
-        str(table["module"]),
-        str(table["build_id"]),
+        Module(str(path), str(build_id), int(base), int(end), int(entry)),
         tuple(
             Tracepoint(
                 points[point],

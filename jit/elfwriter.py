@@ -259,9 +259,7 @@ class ElfEditor:
                     file_size=size,
                     memory_size=size,
                 )
-        return b"".join(
-            _PHDR.pack(*(getattr(segment, name) for name in ProgramHeader.__slots__)) for segment in table
-        )
+        return b"".join(_PHDR.pack(*(getattr(segment, name) for name in ProgramHeader.__slots__)) for segment in table)
 
     def _section_headers(self, added: Sequence[Added], table_address: int, offset: int) -> Chunk | None:
         """A new table at `offset` or soon after; None for a file without a (whole) one, which keeps what it
@@ -279,17 +277,13 @@ class ElfEditor:
         names = self.content[names_offset : names_offset + names_size]
         if len(names) != names_size or sections[header.shstrndx][1] == _SHT_NOBITS:
             return None
-        new = [
-            (s.name, _SHF_WRITE if s.writable else _SHF_EXECINSTR, s.address, len(s.content)) for s in added
-        ]
+        new = [(s.name, _SHF_WRITE if s.writable else _SHF_EXECINSTR, s.address, len(s.content)) for s in added]
         # GNU strip and objcopy put the program headers behind the ELF header, over what is there. They refuse the
         # file instead when a segment that is not loaded has both the program headers and a section in it.
         new.append((".probeloom.phdr", 0, table_address, (len(self.segments) + len(added)) * _PHDR.size))
         for name, flags, address, length in new:
             start = address - self.bias
-            sections.append(
-                (len(names), _SHT_PROGBITS, _SHF_ALLOC | flags, address, start, length, 0, 0, 8, 0)
-            )
+            sections.append((len(names), _SHT_PROGBITS, _SHF_ALLOC | flags, address, start, length, 0, 0, 8, 0))
             names += name.encode() + b"\0"
         dynamic = next((segment for segment in self.segments if segment.type == PT_DYNAMIC), None)
         for index, section in enumerate(sections):
