@@ -1,62 +1,34 @@
-"""The engine: from an image and a list of probes to all that must be added to the image.
+r"""The engine: from an image and a list of probes to all that must be added to the image.
 
 image -> functions -> graphs -> tracepoints -> plans -> IR -> compiled regions -> linked code -> patches
+\________________________ jit.prepare _____________________/
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from codecache.pool import Compiler
 from codecache.store import Store, region_key
-from lifter.liveness import Liveness, analyse
 
 from codecache.link import Linked, Unit, link
 from codecache.types import CompiledRegion, CompileFailure, Overlay, Patch
-from ir.lower import LoweringOptions
-from ir.probes import CompiledProbe, load_probe
 from ir.source import RegionSource
 from jit import datafile, offline
-from jit.attach import Attachments, attach
-from jit.planner import FunctionPlan, plan_function
-from jit.regions import FunctionCode, lower_function
-from jit.specs import match
+from jit.prepare import Clock, Options, Prepared, Work, prepare
 from jit.tracepoints import Spec, Tracepoint
 from jit.trampolines import JUMP, jump_to
-from lifter.cfg import build_all
 from lifter.errors import ProbeloomError, Refusal, RefusedError
-from lifter.graph import FunctionGraph
-from lifter.image.threads import can_start_threads
-from lifter.image.types import Function, Image
+from lifter.image.types import Image
 
 CODE_ALIGNMENT: Final = 16
 _GO_FRAME_LIMIT: Final = 512
 """Bytes that a region may use below a goroutine's stack pointer: Go keeps 800 below its guard for functions that
 do not check, and none of those is instrumented."""
-
-LivenessMode = Literal["abi", "strict"]
-CounterUpdate = Literal["auto", "plain", "atomic"]
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How instrumentation is made."""
-
-    jobs: int = 1
-    liveness: LivenessMode = "abi"
-    counter_update: CounterUpdate = "auto"
-    use_cache: bool = True
-    probes: Mapping[str, CompiledProbe] = field(default_factory=dict)
-    """Probes by the action that names them; others are loaded from the file that their action names."""
-    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,146 +45,33 @@ class Built:
     """Original address of each region's head -> its address in the code cache."""
 
 
-@dataclass(slots=True)
-class _Clock:
-    """Seconds per stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time of the block to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 4)
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """One function on its way through the engine."""
-
-    plan: FunctionPlan
-    code: FunctionCode
-    tracepoints: tuple[Tracepoint, ...]
-
-
-def effective_liveness(image: Image, mode: LivenessMode) -> LivenessMode:
-    """Go has an ABI of its own: there everything is live at every border."""
-    return "strict" if image.is_go else mode
-
-
 def build(image: Image, specs: Sequence[Spec], options: Options) -> Built:
     """Make the instrumentation of `image` that `specs` ask for.
 
     Raises RefusedError where nothing can be instrumented, UsageError for probes that cannot be loaded.
     """
-    return _Build(image, specs, options).run()
+    clock = Clock()
+    return _Build(image, options, prepare(image, specs, options, clock), clock).run()
 
 
 class _Build:
-    """One run of the engine."""
+    """The second half: compile, link, patch."""
 
-    def __init__(self, image: Image, specs: Sequence[Spec], options: Options) -> None:
+    def __init__(self, image: Image, options: Options, prepared: Prepared, clock: Clock) -> None:
         self.image = image
-        self.specs = specs
         self.options = options
-        self.clock = _Clock()
-        self.refusals: list[Refusal] = []
-        self.hits = self.misses = self.selected = 0
-        self.probes = dict(options.probes)
-        self.mode = effective_liveness(image, options.liveness)
-        atomic = options.counter_update == "atomic" or (options.counter_update == "auto" and can_start_threads(image))
-        self.lowering = LoweringOptions(atomic=atomic, red_zone=0 if image.is_go else 128)
+        self.prepared = prepared
+        self.clock = clock
+        self.refusals = list(prepared.refusals)
+        self.hits = self.misses = 0
 
     def run(self) -> Built:
         """All stages."""
-        clock = self.clock
-        with clock.stage("select"):
-            chosen = match(self.specs, self.image.functions)
-        with clock.stage("graph"):
-            graphs, liveness = self._analyse(chosen)
-        with clock.stage("plan"):
-            attachments = self._attach(chosen, graphs)
-            plans = self._plan(attachments)
-        with clock.stage("lower"):
-            works = self._lower(attachments, plans, liveness)
-        with clock.stage("compile"):
+        works = self.prepared.works
+        with self.clock.stage("compile"):
             compiled = self._compile([region.source for work in works for region in work.code.all_regions])
-        with clock.stage("link"):
-            return self._finish(chosen, attachments, works, compiled)
-
-    # --- analysis ---------------------------------------------------------------------------------------
-
-    def _analyse(self, chosen: Mapping[Spec, Sequence[Function]]) -> tuple[dict[int, FunctionGraph], Liveness]:
-        selected = {function.address: function for functions in chosen.values() for function in functions}
-        whole = self.mode == "abi" and self._wants_whole_image(len(selected))
-        functions = self.image.functions if whole else tuple(selected.values())
-        graphs = build_all(self.image, [f for f in functions if f.refusal is None])
-        return graphs, analyse(self.image, graphs, self.mode)
-
-    def _wants_whole_image(self, selected: int) -> bool:
-        """Whether to analyse every function: callers' and callees' use of registers is then exact."""
-        return 4 * selected >= len(self.image.functions)
-
-    def _attach(
-        self, chosen: Mapping[Spec, Sequence[Function]], graphs: Mapping[int, FunctionGraph]
-    ) -> list[Attachments]:
-        by_function: dict[int, list[Spec]] = {}
-        functions: dict[int, Function] = {}
-        for spec, matched in chosen.items():
-            for function in matched:
-                functions[function.address] = function
-                by_function.setdefault(function.address, []).append(spec)
-        result = []
-        for address in sorted(by_function):
-            function = functions[address]
-            refusal = function.refusal or go_runtime_refusal(self.image, function)
-            if refusal is not None:
-                self.refusals.append(refusal)
-                continue
-            attachments = attach(self.image, graphs[address], by_function[address])
-            self.refusals.extend(attachments.refusals)
-            self.selected += len(attachments.points)
-            if attachments.points:
-                result.append(attachments)
-        return result
-
-    def _plan(self, attachments: Sequence[Attachments]) -> list[FunctionPlan]:
-        padding: set[int] = set()
-        plans = []
-        for number, item in enumerate(attachments):
-            self._progress("plan", number, len(attachments))
-            plans.append(
-                plan_function(self.image, item.graph, item.blocks, item.counted_blocks, item.entry_apart, padding)
-            )
-        return plans
-
-    # --- code -------------------------------------------------------------------------------------------
-
-    def _lower(
-        self, attachments: Sequence[Attachments], plans: Sequence[FunctionPlan], liveness: Liveness
-    ) -> list[_Work]:
-        counters = sum(item.counters(plan) for item, plan in zip(attachments, plans, strict=True))
-        next_counter, next_word = 0, counters
-        works = []
-        for number, (item, plan) in enumerate(zip(attachments, plans, strict=True)):
-            self._progress("lower", number, len(plans))
-            actions = item.actions(plan, next_counter, next_word, self._find_probe)
-            next_counter += item.counters(plan)
-            next_word += actions.words
-            self.refusals.extend(actions.refusals)
-            code = lower_function(plan, actions, liveness.live_at(plan.graph), self.lowering)
-            works.append(_Work(plan, code, actions.tracepoints))
-        self.words = next_word
-        return works
-
-    def _find_probe(self, action: str) -> CompiledProbe:
-        if action not in self.probes:
-            file, _, name = action.rpartition(":")
-            self.probes[action] = load_probe(Path(file), name)
-        return self.probes[action]
+        with self.clock.stage("link"):
+            return self._finish(works, compiled)
 
     def _compile(self, sources: Sequence[RegionSource]) -> dict[RegionSource, CompiledRegion | CompileFailure]:
         """Each distinct source once, from the store where it has it."""
@@ -241,9 +100,7 @@ class _Build:
 
     def _finish(
         self,
-        chosen: Mapping[Spec, Sequence[Function]],
-        attachments: Sequence[Attachments],
-        works: Sequence[_Work],
+        works: Sequence[Work],
         compiled: Mapping[RegionSource, CompiledRegion | CompileFailure],
     ) -> Built:
         kept = [work for work in works if self._compiled_whole(work, compiled)]
@@ -253,7 +110,7 @@ class _Build:
             if not tracepoints:
                 raise RefusedError(self._nothing_left())
             layout = datafile.layout(
-                str(self.image.path), self.image.build_id, tracepoints, self.words, self.image.content
+                str(self.image.path), self.image.build_id, tracepoints, self.prepared.words, self.image.content
             )
             code_address = offline.after_data(data_address, layout.size)
             counters = data_address + layout.counters_offset
@@ -268,11 +125,11 @@ class _Build:
             kept = [work for work in kept if id(work) not in failed]
         patches = self._patches(kept, placed)
         overlay = Overlay(code_address, linked.code, data_address, datafile.encode(layout), tuple(patches))
-        report = self._report(chosen, attachments, kept, tracepoints)
+        report = self._report(kept, tracepoints)
         heads = {head: address for head, address in placed.items() if head >= 0}
         return Built(overlay, layout, tuple(tracepoints), tuple(self.refusals), report, heads)
 
-    def _compiled_whole(self, work: _Work, compiled: Mapping[RegionSource, CompiledRegion | CompileFailure]) -> bool:
+    def _compiled_whole(self, work: Work, compiled: Mapping[RegionSource, CompiledRegion | CompileFailure]) -> bool:
         for region in work.code.all_regions:
             result = compiled[region.source]
             if isinstance(result, CompileFailure):
@@ -283,18 +140,18 @@ class _Build:
                 return False
         return True
 
-    def _refuse_function(self, work: _Work, reason: str, address: int | None = None) -> None:
+    def _refuse_function(self, work: Work, reason: str, address: int | None = None) -> None:
         function = work.plan.graph.function
         where = function.address if address is None or address < 0 else address
         self.refusals.append(Refusal(where, reason, hint="please report it", function=function.demangled))
 
     def _link(
         self,
-        kept: Sequence[_Work],
+        kept: Sequence[Work],
         compiled: Mapping[RegionSource, CompiledRegion | CompileFailure],
         code_address: int,
         counters: int,
-    ) -> tuple[Linked, list[_Work], dict[int, int]]:
+    ) -> tuple[Linked, list[Work], dict[int, int]]:
         """Lay out every region; jumps between regions stay in the cache.
 
         A jump or call from another function goes to the entry's stub where there is one: it is an entry.
@@ -328,7 +185,7 @@ class _Build:
         placed = {region.head: linked.addresses[index] for index, (_, region) in enumerate(everything)}
         return linked, [work for work, _ in everything], placed
 
-    def _patches(self, kept: Sequence[_Work], placed: Mapping[int, int]) -> list[Patch]:
+    def _patches(self, kept: Sequence[Work], placed: Mapping[int, int]) -> list[Patch]:
         patches: list[Patch] = []
         for work in kept:
             entry = work.plan.graph.function.address if work.code.entry_stub else None
@@ -353,23 +210,20 @@ class _Build:
 
     def _report(
         self,
-        chosen: Mapping[Spec, Sequence[Function]],
-        attachments: Sequence[Attachments],
-        kept: Sequence[_Work],
+        kept: Sequence[Work],
         tracepoints: Sequence[Tracepoint],
     ) -> dict[str, Any]:
-        selected = {function.address for functions in chosen.values() for function in functions}
         lifted = sum(region.lifted for work in kept for region in work.code.all_regions)
         verbatim = sum(region.verbatim for work in kept for region in work.code.all_regions)
         total = sum(len(block.instructions) for work in kept for block in work.plan.graph.blocks.values())
         return {
             "functions": {
                 "total": len(self.image.functions),
-                "selected": len(selected),
+                "selected": self.prepared.functions_selected,
                 "instrumented": len(kept),
             },
             "tracepoints": {
-                "selected": self.selected,
+                "selected": self.prepared.tracepoints_selected,
                 "instrumented": len(tracepoints),
             },
             "instructions": {"lifted": lifted, "verbatim": verbatim, "native": total - lifted - verbatim},
@@ -396,31 +250,6 @@ def stub(shift: int, flags_in: bool) -> bytes:
     else:
         code = b"\x48\x8d\xa4\x24" + (-lowered).to_bytes(4, "little", signed=True)
     return code + b"\x9c" if flags_in else code
-
-
-_GO_UNTOUCHABLE: Final = (
-    "runtime.",
-    "runtime/",
-    "internal/runtime/",
-    "internal/bytealg.",
-    "internal/cpu.",
-    "internal/abi.",
-    "_rt0_",
-    "gogo",
-    "callRet",
-)
-
-
-def go_runtime_refusal(image: Image, function: Function) -> Refusal | None:
-    """Go's runtime switches stacks and is scanned by itself: nothing in it is instrumented."""
-    if not image.is_go or not function.name.startswith(_GO_UNTOUCHABLE):
-        return None
-    return Refusal(
-        function.address,
-        "belongs to Go's runtime, which must not be touched",
-        hint="choose functions of the program's own packages, for example 'block:main.*'",
-        function=function.demangled,
-    )
 
 
 def write(image: Image, built: Built, output: Path) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from lifter.flags import FlagSource, compute_condition, compute_flag, known_flag
 from lifter.instruction import Imm, Instruction, Mem, Operand, Reg
 from lifter.registers import ARITHMETIC_FLAGS, FLAG_SHIFT, RSP, bits
 from lifter.verbatim import VerbatimGroup
-from lifter.x86.emit import EMITTERS, Unliftable
+from lifter.x86.emit import EMITTERS, Unliftable, undefined
 
 _SEGMENT_SPACE: Final = {"fs": 257, "gs": 256}
 """LLVM's address spaces for segment-relative pointers on x86."""
@@ -24,6 +24,9 @@ _RegState = dict[int, str]
 
 BlockState = tuple[list[_RegState], dict[int, FlagSource], dict[tuple[FlagSource, int], str], int | None]
 """Registers, flag sources, flags computed already, and the program's RSP, at the end of a block."""
+
+
+_UNDEFINED: Final = FlagSource("other", 8, "", "", "", dict.fromkeys(FLAG_SHIFT, undefined))
 
 
 def literal(value: int, width: int) -> str:
@@ -460,6 +463,9 @@ class Builder:
         self.next_address = address + instruction.size
         self.live_flags = live_flags
         EMITTERS[instruction.mnemonic](self, instruction)
+        for bit in bits(instruction.effects.undefined & ARITHMETIC_FLAGS):
+            # An emitter may leave an undefined flag as it was, and it may never have been anything.
+            self._flags.setdefault(1 << bit, _UNDEFINED)
 
     def carry(self, instruction: Instruction, address: int, live_flags: int) -> None:
         """Emit one instruction verbatim; neighbours share one statement."""

@@ -1,0 +1,225 @@
+"""The first half of the engine: from an image and a list of probes to the IR of every region.
+
+image -> functions -> graphs -> tracepoints -> plans -> IR
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from lifter.liveness import Liveness, analyse
+
+from ir.lower import LoweringOptions
+from ir.probes import CompiledProbe, load_probe
+from jit.attach import Attachments, attach
+from jit.planner import FunctionPlan, plan_function
+from jit.regions import FunctionCode, lower_function
+from jit.specs import match
+from jit.tracepoints import Spec, Tracepoint
+from lifter.cfg import build_all
+from lifter.errors import Refusal
+from lifter.graph import FunctionGraph
+from lifter.image.threads import can_start_threads
+from lifter.image.types import Function, Image
+
+LivenessMode = Literal["abi", "strict"]
+CounterUpdate = Literal["auto", "plain", "atomic"]
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How instrumentation is made."""
+
+    jobs: int = 1
+    liveness: LivenessMode = "abi"
+    counter_update: CounterUpdate = "auto"
+    use_cache: bool = True
+    probes: Mapping[str, CompiledProbe] = field(default_factory=dict)
+    """Probes by the action that names them; others are loaded from the file that their action names."""
+    progress: Progress | None = None
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds per stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One function on its way through the engine."""
+
+    plan: FunctionPlan
+    code: FunctionCode
+    tracepoints: tuple[Tracepoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All regions of an image as IR, and what was left out on the way."""
+
+    works: tuple[Work, ...]
+    refusals: tuple[Refusal, ...]
+    words: int
+    """Number of counters, private words of probes included."""
+    functions_selected: int
+    tracepoints_selected: int
+
+
+def effective_liveness(image: Image, mode: LivenessMode) -> LivenessMode:
+    """Go has an ABI of its own: there everything is live at every border."""
+    return "strict" if image.is_go else mode
+
+
+def prepare(image: Image, specs: Sequence[Spec], options: Options, clock: Clock) -> Prepared:
+    """Plan and lower the instrumentation of `image` that `specs` ask for.
+
+    Raises RefusedError for a spec that matches nothing, UsageError for a probe that cannot be loaded.
+    """
+    return _Preparation(image, specs, options).run(clock)
+
+
+class _Preparation:
+    """One run of the first half."""
+
+    def __init__(self, image: Image, specs: Sequence[Spec], options: Options) -> None:
+        self.image = image
+        self.specs = specs
+        self.options = options
+        self.refusals: list[Refusal] = []
+        self.selected = self.words = 0
+        self.probes = dict(options.probes)
+        self.mode = effective_liveness(image, options.liveness)
+        atomic = options.counter_update == "atomic" or (options.counter_update == "auto" and can_start_threads(image))
+        self.lowering = LoweringOptions(atomic=atomic, red_zone=0 if image.is_go else 128)
+
+    def run(self, clock: Clock) -> Prepared:
+        """All stages."""
+        with clock.stage("select"):
+            chosen = match(self.specs, self.image.functions)
+        with clock.stage("graph"):
+            graphs, liveness = self._analyse(chosen)
+        with clock.stage("plan"):
+            attachments = self._attach(chosen, graphs)
+            plans = self._plan(attachments)
+        with clock.stage("lower"):
+            works = self._lower(attachments, plans, liveness)
+        functions = {function.address for matched in chosen.values() for function in matched}
+        return Prepared(tuple(works), tuple(self.refusals), self.words, len(functions), self.selected)
+
+    # --- analysis ---------------------------------------------------------------------------------------
+
+    def _analyse(self, chosen: Mapping[Spec, Sequence[Function]]) -> tuple[dict[int, FunctionGraph], Liveness]:
+        selected = {function.address: function for functions in chosen.values() for function in functions}
+        whole = self.mode == "abi" and self._wants_whole_image(len(selected))
+        functions = self.image.functions if whole else tuple(selected.values())
+        graphs = build_all(self.image, [f for f in functions if f.refusal is None])
+        return graphs, analyse(self.image, graphs, self.mode)
+
+    def _wants_whole_image(self, selected: int) -> bool:
+        """Whether to analyse every function: callers' and callees' use of registers is then exact."""
+        return 4 * selected >= len(self.image.functions)
+
+    def _attach(
+        self, chosen: Mapping[Spec, Sequence[Function]], graphs: Mapping[int, FunctionGraph]
+    ) -> list[Attachments]:
+        by_function: dict[int, list[Spec]] = {}
+        functions: dict[int, Function] = {}
+        for spec, matched in chosen.items():
+            for function in matched:
+                functions[function.address] = function
+                by_function.setdefault(function.address, []).append(spec)
+        result = []
+        for address in sorted(by_function):
+            function = functions[address]
+            refusal = function.refusal or go_runtime_refusal(self.image, function)
+            if refusal is not None:
+                self.refusals.append(refusal)
+                continue
+            attachments = attach(self.image, graphs[address], by_function[address])
+            self.refusals.extend(attachments.refusals)
+            self.selected += len(attachments.points)
+            if attachments.points:
+                result.append(attachments)
+        return result
+
+    def _plan(self, attachments: Sequence[Attachments]) -> list[FunctionPlan]:
+        padding: set[int] = set()
+        plans = []
+        for number, item in enumerate(attachments):
+            self._progress("plan", number, len(attachments))
+            plans.append(
+                plan_function(self.image, item.graph, item.blocks, item.counted_blocks, item.entry_apart, padding)
+            )
+        return plans
+
+    # --- code -------------------------------------------------------------------------------------------
+
+    def _lower(
+        self, attachments: Sequence[Attachments], plans: Sequence[FunctionPlan], liveness: Liveness
+    ) -> list[Work]:
+        counters = sum(item.counters(plan) for item, plan in zip(attachments, plans, strict=True))
+        next_counter, next_word = 0, counters
+        works = []
+        for number, (item, plan) in enumerate(zip(attachments, plans, strict=True)):
+            self._progress("lower", number, len(plans))
+            actions = item.actions(plan, next_counter, next_word, self._find_probe)
+            next_counter += item.counters(plan)
+            next_word += actions.words
+            self.refusals.extend(actions.refusals)
+            code = lower_function(plan, actions, liveness.live_at(plan.graph), self.lowering)
+            works.append(Work(plan, code, actions.tracepoints))
+        self.words = next_word
+        return works
+
+    def _find_probe(self, action: str) -> CompiledProbe:
+        if action not in self.probes:
+            file, _, name = action.rpartition(":")
+            self.probes[action] = load_probe(Path(file), name)
+        return self.probes[action]
+
+    def _progress(self, stage: str, done: int, total: int) -> None:
+        if self.options.progress is not None:
+            self.options.progress(stage, done, total)
+
+
+_GO_UNTOUCHABLE: Final = (
+    "runtime.",
+    "runtime/",
+    "internal/runtime/",
+    "internal/bytealg.",
+    "internal/cpu.",
+    "internal/abi.",
+    "_rt0_",
+    "gogo",
+    "callRet",
+)
+
+
+def go_runtime_refusal(image: Image, function: Function) -> Refusal | None:
+    """Go's runtime switches stacks and is scanned by itself: nothing in it is instrumented."""
+    if not image.is_go or not function.name.startswith(_GO_UNTOUCHABLE):
+        return None
+    return Refusal(
+        function.address,
+        "belongs to Go's runtime, which must not be touched",
+        hint="choose functions of the program's own packages, for example 'block:main.*'",
+        function=function.demangled,
+    )
