@@ -7,7 +7,11 @@ until nothing changes any more.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
 
 from lifter.descent import Descent
 from lifter.graph import FunctionGraph
@@ -115,45 +119,45 @@ def _callers_of(targets: frozenset[int], graphs: Mapping[int, FunctionGraph]) ->
 
 def _add_foreign_entries(image: Image, graphs: Mapping[int, FunctionGraph], extra: dict[int, set[int]]) -> None:
     """Note in `extra` what code outside the graphs may jump to."""
-    candidates = branch_targets(image)
-    for address, graph in graphs.items():
-        function = graph.function
-        found = candidates.sites(function.address + 1, function.end)
-        targets = set()
-        for target, site in zip(found.target.tolist(), found.site.tolist(), strict=True):
-            if function.address <= site < function.end or target in graph.entries:
-                continue
-            source = image.function_at(site)
-            if source is not None and source.address in graphs:
-                continue
-            targets.add(target)
-        targets.update(_short_jumps_into(image, graphs, function))
-        targets = {target for target in targets if _is_instruction(graph, target)}
-        if targets:
-            extra[address] = targets
+    starts = np.array(sorted(graphs), np.int64)
+    if not len(starts):
+        return
+    ends = np.array([graphs[start].function.end for start in starts.tolist()], np.int64)
+    long = branch_targets(image)
+    short_target, short_site = _short_jumps(image)
+    target = np.concatenate([long.target, short_target])
+    site = np.concatenate([long.site, short_site])
+    owner = np.searchsorted(starts, target, "right") - 1
+    source = np.searchsorted(starts, site, "right") - 1
+    inside = (owner >= 0) & (target < ends[owner]) & (target != starts[owner])
+    foreign = (source < 0) | (site >= ends[source])
+    chosen = inside & foreign
+    for where, into in zip(target[chosen].tolist(), starts[owner[chosen]].tolist(), strict=True):
+        graph = graphs[into]
+        if where not in graph.entries and _is_instruction(graph, where):
+            extra.setdefault(into, set()).add(where)
 
 
-def _short_jumps_into(image: Image, graphs: Mapping[int, FunctionGraph], function: Function) -> set[int]:
-    """Targets inside the function of what may be two-byte jumps just before or after it."""
-    found: set[int] = set()
-    for start in (function.address - 129, function.end):
-        code = image.read(max(start, 0), 129)
-        for at, (opcode, displacement) in enumerate(zip(code, code[1:], strict=False)):
-            if opcode != 0xEB and opcode & 0xF0 != 0x70 and not 0xE0 <= opcode <= 0xE3:
-                continue
-            site = max(start, 0) + at
-            target = site + 2 + (displacement ^ 0x80) - 0x80
-            if not function.address < target < function.end or function.address <= site < function.end:
-                continue
-            source = image.function_at(site)
-            if source is None or source.address not in graphs:
-                found.add(target)
-    return found
+def _short_jumps(image: Image) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Targets and addresses of all byte patterns that may be two-byte jumps."""
+    targets, sites = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for segment in image.segments:
+        if not segment.executable or len(segment.data) < 2:
+            continue
+        code = np.frombuffer(segment.data, np.uint8)
+        opcode = code[:-1]
+        at = np.flatnonzero((opcode == 0xEB) | (opcode & 0xF0 == 0x70) | (opcode & 0xFC == 0xE0))
+        displacement = code[at + 1].astype(np.int8).astype(np.int64)
+        sites.append(at + segment.address)
+        targets.append(at + segment.address + 2 + displacement)
+    return np.concatenate(targets), np.concatenate(sites)
 
 
 def _is_instruction(graph: FunctionGraph, target: int) -> bool:
     """Whether an instruction of a known block starts at `target`."""
-    for block in graph.blocks.values():
-        if block.address <= target < block.end:
-            return any(address == target for address, _ in block.addressed())
-    return False
+    block = graph.blocks.get(target)
+    if block is not None:
+        return True
+    starts = list(graph.blocks)
+    index = bisect_right(starts, target) - 1
+    return index >= 0 and any(address == target for address, _ in graph.blocks[starts[index]].addressed())

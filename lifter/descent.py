@@ -63,6 +63,8 @@ class Descent:
         self.noreturn: set[int] = set()
         self.indirect: list[int] = []
         self.tables: dict[int, JumpTable] = {}
+        self.searched: dict[int, tuple[int, tuple[int, ...]]] = {}
+        """Indirect jump -> its block and that block's predecessors when its table was last looked for."""
         self.bounded: set[int] = set()
         self.external: set[int] = set()
         self.doomed: set[int] = set()
@@ -118,7 +120,7 @@ class Descent:
             if after > self.size:
                 self._give_up(first, at, call, CROSSES_END)
                 return
-            if any(owner[at:after]):
+            if owner.count(0, at, after) != size:
                 self._overlap(at)
                 return
             owner[at] = 1
@@ -277,6 +279,11 @@ class Descent:
             start = starts.get(jump)
             if start is None:
                 continue
+            # The shortest paths decide almost always, so only a change in them is worth another look.
+            seen = tuple(sorted(chart.predecessors.get(start, ())))
+            if jump in self.tables and self.searched.get(jump) == (start, seen):
+                continue
+            self.searched[jump] = (start, seen)
             found = resolve(self.image, self.function, chart, start, self.known_tables)
             if found.external:
                 self.external.add(jump)
