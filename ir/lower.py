@@ -252,8 +252,7 @@ class _Lowering:
         for label, state, leaving in self.exits:
             b.restore(state)
             b.start_block(label)
-            self._flush_counters()
-            emit_exit(b, leaving)
+            self._leave(leaving)
         text = self._assemble(tails)
         framed = -b.lowest + self.options.red_zone + 16
         framed += -framed % 8
@@ -393,33 +392,46 @@ class _Lowering:
             b.address = block.last_address
             b.next_address = block.last_address + block.last.size
             b.live_flags = 0
+        live = self.live_out[self.number[block.address]]
+        for target in self._leaving(block):
+            live |= self.exit_live[target]
+        b.settle(live & GPRS & ~_RSP_BIT)
         match block.terminator:
             case Terminator.FALL | Terminator.JUMP:
-                b.line(f"br label %{self._label(block, self._next(block))}")
+                self._go(block, self._next(block))
             case Terminator.BRANCH:
                 assert block.last is not None and block.target is not None
                 condition = branch_condition(b, block.last)
                 taken, other = self._label(block, block.target), self._label(block, block.following)
                 b.line(f"br i1 {condition}, label %{taken}, label %{other}")
-            case Terminator.RETURN | Terminator.INDIRECT | Terminator.NATIVE | Terminator.CALL:
+            case Terminator.NATIVE:
+                self._leave(Exit(self.exit_live[block.last_address], target=block.last_address))
+            case Terminator.CALL:
                 live = self.exit_live[block.last_address]
-                if block.terminator is Terminator.NATIVE:
-                    leaving = Exit(live, target=block.last_address)
-                elif block.terminator is Terminator.CALL:
-                    leaving = Exit(live, target=block.target, instruction=block.last, return_to=block.following)
-                else:
-                    leaving = Exit(live, instruction=block.last, address=block.last_address)
-                b.line(f"br label %{self._exit(leaving)}")
+                self._leave(Exit(live, block.target, block.last, return_to=block.following))
+            case Terminator.RETURN | Terminator.INDIRECT:
+                live = self.exit_live[block.last_address]
+                self._leave(Exit(live, instruction=block.last, address=block.last_address))
+
+    def _go(self, block: LiftedBlock, target: int) -> None:
+        node = self.number.get(target)
+        if node is not None and node in self._edges(block):
+            self.b.line(f"br label %n{node}")
+        else:
+            self._leave(Exit(self.exit_live[target], target=target))
+
+    def _leave(self, leaving: Exit) -> None:
+        """End the block by leaving the region."""
+        self._flush_counters()
+        emit_exit(self.b, leaving)
 
     def _label(self, block: LiftedBlock, target: int) -> str:
+        """Where one side of a branch goes: a block, or a block of its own that leaves."""
         node = self.number.get(target)
         if node is not None and node in self._edges(block):
             return f"n{node}"
-        return self._exit(Exit(self.exit_live[target], target=target))
-
-    def _exit(self, leaving: Exit) -> str:
         label = f"x{len(self.exits)}"
-        self.exits.append((label, self.b.snapshot(), leaving))
+        self.exits.append((label, self.b.snapshot(), Exit(self.exit_live[target], target=target)))
         return label
 
     def _edge_values(

@@ -232,6 +232,17 @@ class Builder:
             added = self.zext(value, width, 64)
             self._regs[index] = {64: self.op("or", 64, kept, added), width: value}
 
+    def settle(self, registers: int) -> None:
+        """Make each of `registers` known as 64 bits alone, for other blocks.
+
+        Extending a 32-bit result costs nothing where it is computed, and an instruction elsewhere.
+        """
+        self.flush()
+        for index in bits(registers):
+            state = self._regs[index]
+            if state:
+                self._regs[index] = {64: self.read_reg(index, 64)}
+
     def extend_registers(self, count: int) -> None:
         """Make room for variables beyond the registers (local counters): `count` in all."""
         self._regs.extend({} for _ in range(count - len(self._regs)))
