@@ -112,6 +112,8 @@ class ElfFile:
         self._what = what
         self.type, self.entry, program, sections = self._read_header()
         self.program_headers = self._read_program_headers(*program)
+        self.headers_size = program[0] + program[1] * program[2]
+        """Where the headers at the beginning of the file end."""
         self.section_headers = self._read_section_headers(*sections)
         self.segments = self._make_segments()
         self._starts = [segment.address for segment in self.segments]

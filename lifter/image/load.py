@@ -39,10 +39,11 @@ def open_image(path: Path | str) -> Image:
     elf = ElfFile(_read(path), str(path))
     dynamic = elf.dynamic_symbols()
     relocations = read_relocations(elf, dynamic)
-    kind = _kind(elf)
+    kind = _kind(elf, dynamic)
     go = read_go(elf, relocations.words)
     frames = read_frames(elf)
     called = _called(elf, relocations)
+    branches = scan.direct_branches(elf.segments)
     stub_names = find_plt(elf, relocations, {**relocations.slots, **dict.fromkeys(relocations.resolvers, "")})
     table = find_functions(
         elf,
@@ -51,6 +52,7 @@ def open_image(path: Path | str) -> Image:
         [(function.address, function.size, function.name) for function in go.functions],
         called,
         plt_ranges(elf) or [(stub, stub + 8) for stub in stub_names],
+        np.unique(branches.target[branches.is_call]).tolist(),
     )
     slots = {**_resolver_names(relocations, table), **relocations.slots}
     pads, pad_refusals = read_landing_pads(elf, frames)
@@ -67,7 +69,7 @@ def open_image(path: Path | str) -> Image:
         segments=elf.segments,
         sections=elf.sections(),
         functions=_functions(
-            table, [*pads, *_go_pads(go.functions)], _address_taken(elf, table, pointers, go.present)
+            table, [*pads, *_go_pads(go.functions)], _address_taken(branches, table, pointers, go.present)
         ),
         plt=dict(sorted(find_plt(elf, relocations, slots).items())),
         got=dict(sorted(slots.items())),
@@ -96,7 +98,7 @@ def _has_interpreter(elf: ElfFile) -> bool:
     return any(header.type == PT_INTERP for header in elf.program_headers)
 
 
-def _kind(elf: ElfFile) -> Kind:
+def _kind(elf: ElfFile, dynamic: SymbolTable) -> Kind:
     """Older linkers did not mark position-independent executables, hence the other signs. The C library and
     the loader have an entry, and the former an interpreter, but they have a name as libraries too."""
     if elf.type == ET_EXEC:
@@ -105,7 +107,16 @@ def _kind(elf: ElfFile) -> Kind:
         return Kind.PIE
     if _DT_SONAME in elf.dynamic:
         return Kind.LIBRARY
-    return Kind.PIE if _has_interpreter(elf) else Kind.LIBRARY
+    if _has_interpreter(elf):
+        return Kind.PIE
+    # Without any of that: a static executable needs no other module and gives nothing to one.
+    is_alone = elf.entry and _DT_NEEDED not in elf.dynamic and not _exports(dynamic)
+    return Kind.PIE if is_alone else Kind.LIBRARY
+
+
+def _exports(dynamic: SymbolTable) -> bool:
+    rows = dynamic.rows
+    return bool(((rows["section"] != 0) & (rows["info"] >> 4 != 0)).any())
 
 
 def _strings(elf: ElfFile, tag: int) -> list[str]:
@@ -184,13 +195,13 @@ def _name(found: Found) -> str:
 
 
 def _address_taken(
-    elf: ElfFile, table: FunctionTable, pointers: frozenset[int], is_go: bool
+    branches: scan.BranchTargets, table: FunctionTable, pointers: frozenset[int], is_go: bool
 ) -> frozenset[int]:
     """Addresses of the functions that code may reach through a pointer (see `Function.address_taken`)."""
     starts = frozenset(found.address for found in table.functions)
     if is_go:
         return starts
-    reached = frozenset(np.unique(scan.direct_branches(elf.segments).target).tolist())
+    reached = frozenset(np.unique(branches.target).tolist())
     exported = frozenset(found.address for found in table.functions if found.exported)
     return (starts & pointers) | (starts - reached) | exported
 

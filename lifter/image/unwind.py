@@ -27,6 +27,8 @@ _FORMATS: Final = {
 _ULEB, _SLEB = 0x1, 0x9
 _LONGEST_ENTRY: Final = 64
 """Bytes that are looked at of an FDE: its unwind instructions do not matter here."""
+_CIE_START: Final = b"\0\0\0\0\x01zR\0\x01\x78\x10\x01\x1b"
+"""Identifier, version, augmentation, alignments 1 and -8, return address register, pointer encoding."""
 _TWO_WORDS: Final = struct.Struct("<II")
 
 Addresses = npt.NDArray[np.int64]
@@ -117,6 +119,9 @@ def read_frames(elf: ElfFile) -> Frames:
     elif table.frames:
         segment = elf.segment_at(table.frames)
         address, data, bounded = table.frames, elf.at(table.frames, segment.size if segment else 0), False
+    elif address := _first_cie(elf):
+        segment = elf.segment_at(address)
+        data, bounded = elf.at(address, segment.size if segment else 0), False
     else:
         nothing = np.zeros(0, np.int64)
         return Frames(nothing, nothing, nothing)
@@ -128,6 +133,16 @@ def read_frames(elf: ElfFile) -> Frames:
         if at not in seen and 0 <= at <= len(data) - 8:
             entries.append((at, at + 4 - _TWO_WORDS.unpack_from(data, at)[1]))
     return _read_entries(data, address, entries, refusals)
+
+
+def _first_cie(elf: ElfFile) -> int:
+    """Address of the first common entry as gcc and clang write it, for static files that have lost their
+    section headers and never had a search table; 0 where there is none."""
+    for segment in elf.segments:
+        at = segment.data.find(_CIE_START)
+        if at >= 4:
+            return segment.address + at - 4
+    return 0
 
 
 class _SearchTable:
