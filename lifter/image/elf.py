@@ -166,9 +166,7 @@ class ElfFile:
             headers.append(ProgramHeader(kind, flags, start, address, file_size, memory_size))
         return tuple(headers)
 
-    def _read_section_headers(
-        self, offset: int, size: int, count: int, names: int
-    ) -> tuple[SectionHeader, ...]:
+    def _read_section_headers(self, offset: int, size: int, count: int, names: int) -> tuple[SectionHeader, ...]:
         if not offset:
             return ()
         if size != _SECTION_HEADER.size:

@@ -112,9 +112,7 @@ def _candidates(elf: ElfFile) -> Iterator[int]:
                 at = segment.data.find(pattern, at + 1)
 
 
-def _text_start(
-    elf: ElfFile, table: int, header: _Header, data: bytes, words: Mapping[int, int]
-) -> int | None:
+def _text_start(elf: ElfFile, table: int, header: _Header, data: bytes, words: Mapping[int, int]) -> int | None:
     """The address that the table's offsets are relative to: runtime.text, as moduledata has it."""
     first = struct.unpack_from("<I", data, header.rows)[0]
     last = struct.unpack_from("<I", data, header.rows + 8 * header.functions)[0]

@@ -151,9 +151,7 @@ def _called(elf: ElfFile, relocations: Relocations) -> dict[int, str]:
     """Addresses that the kernel, the loader or the start-up code calls -> source as functions report it."""
     called: dict[int, str] = {}
     arrays = [(elf.dynamic_value(at), elf.dynamic_value(size)) for at, size in _ARRAYS]
-    arrays += [
-        (header.address, header.size) for header in elf.section_headers if header.name in _ARRAY_SECTIONS
-    ]
+    arrays += [(header.address, header.size) for header in elf.section_headers if header.name in _ARRAY_SECTIONS]
     for start, size in arrays:
         data = elf.at(start, size)
         for index, (word,) in enumerate(struct.iter_unpack("<Q", data[: len(data) & ~7])):
@@ -206,9 +204,7 @@ def _address_taken(
     return (starts & pointers) | (starts - reached) | exported
 
 
-def _functions(
-    table: FunctionTable, pads: Sequence[int], address_taken: frozenset[int]
-) -> tuple[Function, ...]:
+def _functions(table: FunctionTable, pads: Sequence[int], address_taken: frozenset[int]) -> tuple[Function, ...]:
     """The finished functions, each with the landing pads that lie in its bytes."""
     remaining = sorted(set(pads), reverse=True)
     functions = []

@@ -58,9 +58,7 @@ def read_relocations(elf: ElfFile, symbols: SymbolTable) -> Relocations:
     words = dict(zip(all_offsets.tolist(), all_values.tolist(), strict=True))
     words.update(bound)
     irelative = np.concatenate([table[(table["info"] & 0xFFFFFFFF) == R_IRELATIVE] for table in (rela, plt)])
-    resolvers = dict(
-        zip(irelative["offset"].tolist(), irelative["addend"].astype(np.uint64).tolist(), strict=True)
-    )
+    resolvers = dict(zip(irelative["offset"].tolist(), irelative["addend"].astype(np.uint64).tolist(), strict=True))
     pointers = np.concatenate(
         [
             all_values,

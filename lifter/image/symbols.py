@@ -72,9 +72,7 @@ class CodeSymbols:
         inside = np.zeros(len(rows), np.bool_)
         for segment in elf.segments:
             if segment.executable:
-                inside |= (rows["value"] >= segment.address) & (
-                    rows["value"] < segment.address + len(segment.data)
-                )
+                inside |= (rows["value"] >= segment.address) & (rows["value"] < segment.address + len(segment.data))
         rows = rows[chosen & inside]
         for name_at, info, other, value, size in zip(
             *(rows[column].tolist() for column in ("name", "info", "other", "value", "size")), strict=True

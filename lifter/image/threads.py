@@ -19,9 +19,7 @@ _STARTERS: Final = frozenset(
 """Functions that start a thread or process which goes on in the program's code. A process counts because the
 counters are mapped shared. What only runs another program (posix_spawn, system, popen) does not."""
 _PREFIXES: Final = ("GOMP_parallel", "GOMP_task", "_ZNSt6thread", "_ZN3tbb", "g_thread_pool_")
-_SYSCALLS: Final = re.compile(
-    rb"(?:\xb8|\xc7\xc0)(?:\x38|\x39|\x3a|\xb3\x01)\x00{2,3}.{0,64}?\x0f\x05", re.DOTALL
-)
+_SYSCALLS: Final = re.compile(rb"(?:\xb8|\xc7\xc0)(?:\x38|\x39|\x3a|\xb3\x01)\x00{2,3}.{0,64}?\x0f\x05", re.DOTALL)
 """clone, fork, vfork or clone3 called in place: its number into EAX, and a syscall soon after."""
 
 

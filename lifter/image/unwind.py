@@ -194,9 +194,7 @@ def _walk(data: bytes, bounded: bool) -> list[tuple[int, int]]:
     return found
 
 
-def _read_entries(
-    data: bytes, address: int, entries: list[tuple[int, int]], refusals: list[Refusal]
-) -> Frames:
+def _read_entries(data: bytes, address: int, entries: list[tuple[int, int]], refusals: list[Refusal]) -> Frames:
     cies: dict[int, _Cie | None] = {}
     groups: dict[_Cie, list[int]] = {}
     for at, cie_at in entries:
