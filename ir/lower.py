@@ -268,7 +268,7 @@ class _Lowering:
         if registers:
             constraints = ",".join(f"={{{GPR_NAMES[i]}}}" for i in registers)
             kind = "i64" if len(registers) == 1 else "{" + ", ".join(["i64"] * len(registers)) + "}"
-            result = b.emit(f'call {kind} asm sideeffect "", "{constraints}"()')
+            result = b.emit(f'call {kind} asm sideeffect "", "{constraints},~{{memory}}"()')
             for position, index in enumerate(registers):
                 value = result if len(registers) == 1 else b.emit(f"extractvalue {kind} {result}, {position}")
                 b.set_register(index, value)
