@@ -1,6 +1,6 @@
 """Bytes to instructions. The only module that knows capstone.
 
-Capstone gives names and register operands. Everything else is read from the bytes by `lifter.x86.layout`
+Capstone gives names and registers. Everything else is read from the bytes by `lifter.x86.layout`
 (lengths, memory operands, immediates, where the parts stand) or comes from the instruction table
 `lifter.x86.table` (effects, handling). An instruction on whose length the two decoders disagree is not
 believed.
@@ -18,13 +18,23 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import capstone
-from capstone import x86_const
 
-from lifter.instruction import Flow, Imm, Instruction, Mem, Operand, Reg, Undecodable, Vec
+from lifter.instruction import (
+    Effects,
+    Flow,
+    Imm,
+    Instruction,
+    Mem,
+    MemoryAccess,
+    Operand,
+    Reg,
+    Undecodable,
+    Vec,
+)
 from lifter.x86 import layout
 from lifter.x86.layout import MAX_SIZE, Layout, LayoutError
 from lifter.x86.table import Form, resolve
-from lifter.x86.text import format_instruction
+from lifter.x86.text import displacement_text, immediate_text, target_text, text_pattern
 
 _KEY: Final = 4
 """Bytes of an instruction that mostly determine its length."""
@@ -34,14 +44,32 @@ _LIMIT: Final = 1_000_000
 
 _LENGTHS: Final[dict[bytes, int]] = {}
 """First 4 (or 8) bytes -> length; 0 where more bytes are needed to know it."""
+_LAYOUTS: Final[dict[bytes, tuple[int, int]]] = {}
+"""The same, or the first byte where it is enough -> (length, bytes before displacement and immediate)."""
 _INSTRUCTIONS: Final[dict[bytes, Instruction | Undecodable]] = {}
 _TEMPLATES: Final[dict[tuple[bytes, int], _Template | str]] = {}
 """(bytes before displacement and immediate, length) -> template, or why the bytes are no instruction."""
 
 
+def _fixed_lengths() -> bytes:
+    """First byte -> length of the instruction, where that byte alone decides it; else 0."""
+    lengths = bytearray(256)
+    for byte in range(256):
+        try:
+            parts = layout.parse(bytes([byte]) + bytes(MAX_SIZE - 1))
+        except LayoutError:
+            continue
+        if parts.opcode_at == 0 and parts.map == 0 and parts.modrm_at < 0:
+            lengths[byte] = parts.size
+    return bytes(lengths)
+
+
+_FIXED: Final = _fixed_lengths()
+
+
 def decode(code: bytes) -> Instruction | Undecodable:
     """Decode the first instruction of `code` (up to 15 bytes of it matter)."""
-    size = _LENGTHS.get(code[:_KEY], 0) or _LENGTHS.get(code[:_LONG_KEY], 0)
+    size = (_FIXED[code[0]] if code else 0) or _LENGTHS.get(code[:_KEY], 0) or _LENGTHS.get(code[:_LONG_KEY], 0)
     if size and size <= len(code):
         known = _INSTRUCTIONS.get(code[:size])
         if known is not None:
@@ -59,10 +87,14 @@ def decode_run(
     """
     if stop is None:
         stop = len(code)
-    lengths, instructions = _LENGTHS, _INSTRUCTIONS
+    fixed, lengths, instructions = _FIXED, _LENGTHS, _INSTRUCTIONS
     at = start
     while at < stop:
-        size = lengths.get(code[at : at + _KEY], 0) or lengths.get(code[at : at + _LONG_KEY], 0)
+        size = (
+            fixed[code[at]]
+            or lengths.get(code[at : at + _KEY], 0)
+            or lengths.get(code[at : at + _LONG_KEY], 0)
+        )
         found = instructions.get(code[at : at + size]) if size else None
         if found is None:
             found = _decode_new(code[at : at + MAX_SIZE])
@@ -76,54 +108,72 @@ class _Template:
 
     instruction: Instruction
     layout: Layout
-    scale: int
-    """Factor of a one-byte displacement (EVEX compresses it)."""
+    form: Form
     immediates: tuple[tuple[int, int, bool, int], ...]
     """Immediates at the end of the operands: (offset from the code's end, bytes, signed, width in bits)."""
+    scale: int
+    """Factor of a one-byte displacement (EVEX compresses it)."""
     branch: bool
     """The immediate is a branch displacement."""
-    form: Form
     fixed: bool
     """Effects and handling do not depend on the immediate."""
+    position: int
+    """Of the memory operand with a displacement among the operands; -1 without one."""
+    pattern: str
+    """The text, with a `%s` for displacement, immediates or target."""
 
 
 def _decode_new(window: bytes) -> Instruction | Undecodable:
-    """Decode what no memo has, and enter it into all of them."""
-    try:
-        parts = layout.parse(window)
-    except LayoutError as error:
-        return Undecodable(window[:1], str(error))
-    if len(_INSTRUCTIONS) >= _LIMIT:
-        _INSTRUCTIONS.clear()
-        _LENGTHS.clear()
-        _TEMPLATES.clear()
-    _remember_length(window, parts)
-    code = window[: parts.size]
-    tail_at = parts.imm_at if parts.disp_at < 0 else parts.disp_at
-    head_size = parts.size if _immediate_selects(parts) else tail_at
-    key = (code[:head_size], parts.size)
+    """Decode what is not interned, and intern it."""
+    known = _LAYOUTS.get(window[:1]) or _LAYOUTS.get(window[:_KEY]) or _LAYOUTS.get(window[:_LONG_KEY])
+    parts = None
+    if known is None or known[0] > len(window):
+        try:
+            parts = layout.parse(window)
+        except LayoutError as error:
+            return Undecodable(window[:1], str(error))
+        known = _remember(window, parts)
+    size, head_size = known
+    code = window[:size]
+    result = _INSTRUCTIONS.get(code)
+    if result is not None:
+        return result
+    key = (window[:head_size], size)
     template = _TEMPLATES.get(key)
     if template is None:
-        template = _TEMPLATES[key] = _make_template(code, parts)
+        template = _TEMPLATES[key] = _make_template(code, parts or layout.parse(code))
     if isinstance(template, str):
-        result: Instruction | Undecodable = Undecodable(code[:1], template)
-        # Not interned: the length memo promises `size` bytes, an undecodable piece is one byte.
-        return result
-    result = _fill(template, code)
-    _INSTRUCTIONS[code] = result
+        # Not interned: what is interned advances a run by the known length, this by one byte.
+        return Undecodable(code[:1], template)
+    result = _INSTRUCTIONS[code] = _fill(template, code)
     return result
 
 
-def _remember_length(window: bytes, parts: Layout) -> None:
-    """Enter the length under the shortest key that determines it: everything up to ModRM and SIB."""
-    if parts.modrm_at < 0:
-        needed = parts.opcode_at + 1
-    else:
-        needed = parts.modrm_at + 2
-    for key in (_KEY, _LONG_KEY):
-        if needed <= key or parts.size <= key:
-            _LENGTHS[window[:key]] = parts.size
-            return
+def _head_size(parts: Layout) -> int:
+    """Bytes before displacement and immediate, or all where the immediate decides what the instruction is."""
+    if _immediate_selects(parts):
+        return parts.size
+    return parts.imm_at if parts.disp_at < 0 else parts.disp_at
+
+
+def _remember(window: bytes, parts: Layout) -> tuple[int, int]:
+    """Enter length and head under the shortest key that determines them: everything up to ModRM and SIB."""
+    if len(_INSTRUCTIONS) >= _LIMIT:
+        _INSTRUCTIONS.clear()
+        _TEMPLATES.clear()
+        _LENGTHS.clear()
+        _LAYOUTS.clear()
+    found = (parts.size, _head_size(parts))
+    needed = parts.opcode_at + 1 if parts.modrm_at < 0 else parts.modrm_at + 2
+    if _FIXED[window[0]]:
+        _LAYOUTS[window[:1]] = found
+        return found
+    for size in (_KEY, _LONG_KEY):
+        if needed <= size or parts.size <= size:
+            _LENGTHS[window[:size]] = parts.size
+            _LAYOUTS[window[:size]] = found
+            break
+    return found
 
 
 def _immediate_selects(parts: Layout) -> bool:
@@ -182,22 +232,18 @@ _PREDICATED: Final = {0x3E: "vpcmpu", 0x3F: "vpcmp", 0x1E: "vpcmpu", 0x1F: "vpcm
 _HALTS: Final = frozenset(
     ("ud0", "ud1", "ud2", "hlt", "int3", "int1", "retf", "iret", "sysret", "sysexit", "rsm", "uiret")
 )
+_IMPLICIT_XMM0: Final = frozenset(("blendvps", "blendvpd", "pblendvb", "sha256rnds2"))
+"""Their last operand is always xmm0: not an operand here."""
 _WIDTHS: Final = {
     "cbw": 16, "cwde": 32, "cdqe": 64, "cwd": 16, "cdq": 32, "cqo": 64, "leave": 64, "enter": 64,
 }  # fmt: skip
 
 
-def _new_disassembler() -> capstone.Cs:
-    disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    disassembler.detail = True
-    return disassembler
+_DISASSEMBLER: Final = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
 
 
-_DISASSEMBLER: Final = _new_disassembler()
-
-
-def _register_names() -> dict[int, Operand]:
-    """Capstone's register numbers -> operands."""
+def _register_names() -> dict[str, Operand]:
+    """Capstone's register names -> operands."""
     names: dict[str, Operand] = {}
     low = ("a", "c", "d", "b")
     for index, letter in enumerate(low):
@@ -220,15 +266,15 @@ def _register_names() -> dict[int, Operand]:
     for kind in ("cr", "dr"):
         names.update((f"{kind}{index}", Vec(kind, index)) for index in range(16))
     names.update((f"bnd{index}", Vec("bnd", index)) for index in range(4))
-    found: dict[int, Operand] = {}
-    for number in range(1, x86_const.X86_REG_ENDING):
-        operand = names.get(_DISASSEMBLER.reg_name(number))
-        if operand is not None:
-            found[number] = operand
-    return found
+    return names
 
 
 _REGISTERS: Final = _register_names()
+_MEMORY: Final = re.compile(r"(?:([a-z]+) )?(?:ptr )?(?:[c-gs]s:)?\[([^]]*)\]")
+_MEMORY_WIDTHS: Final = {
+    "byte": 8, "word": 16, "dword": 32, "fword": 48, "qword": 64, "tbyte": 80, "xword": 80, "xmmword": 128,
+    "ymmword": 256, "zmmword": 512,
+}  # fmt: skip
 
 
 def _make_template(code: bytes, parts: Layout) -> _Template | str:
@@ -236,33 +282,39 @@ def _make_template(code: bytes, parts: Layout) -> _Template | str:
     scale = 1
     if parts.encoding == "evex" and parts.disp_size == 1:
         code = code[: parts.disp_at] + b"\x01" + code[parts.disp_at + 1 :]
-    found = next(_DISASSEMBLER.disasm(code, 0, 1), None)
+    # Capstone's text is read instead of its details, which take four times as long to get.
+    found = next(_DISASSEMBLER.disasm_lite(code, 0, 1), None)
     if found is None:
         return "unknown to the disassembler"
-    name: str = found.mnemonic.split()[-1]
-    if found.size != parts.size and name not in ("ud0", "ud1"):
+    _, size, names, shown = found
+    name = names.split()[-1]
+    if size != parts.size and name not in ("ud0", "ud1"):
         return "the disassembler sees another length"
 
     mnemonic, width = _canonical(name, parts)
     immediates = _immediates(parts)
     branch = bool(parts.imm_size and parts.encoding == "" and _BRANCHES.fullmatch(mnemonic))
     operands: list[Operand] = []
-    for operand in found.operands:
-        if operand.type == x86_const.X86_OP_REG:
-            register = _REGISTERS.get(operand.reg)
-            if register is None:
-                return "register unknown to the decoder"
+    for piece in shown.split(", ") if shown else ():
+        piece = piece.split(" {")[0]
+        register = _REGISTERS.get(piece)
+        if register is not None:
             operands.append(register)
-        elif operand.type == x86_const.X86_OP_MEM:
+            continue
+        memory = _MEMORY.match(piece)
+        if memory is not None:
             if parts.encoding == "evex" and parts.disp_size == 1:
-                scale = operand.mem.disp
-            operands.append(_memory(code, parts, operand.size * 8, mnemonic))
-        elif not parts.imm_size:
-            operands.append(Imm(operand.imm, 8))
+                scale = int(memory[2].split()[-1], 0)
+            operands.append(_memory(code, parts, _MEMORY_WIDTHS.get(memory[1], 0), mnemonic))
+        elif piece[0].isdigit() or piece[0] == "-":
+            if not parts.imm_size:
+                operands.append(Imm(int(piece, 0), 8))
+        elif piece[0] != "{":
+            return f"operand unknown to the decoder: {piece}"
+    if mnemonic in _IMPLICIT_XMM0 and parts.encoding == "":
+        operands.pop()
     if parts.encoding == "" and parts.map == 0 and parts.opcode & ~1 in _STRING_OPCODES:
         operands.clear()
-    if parts.mask and len(operands) > 1 and operands[1] == Vec("k", parts.mask):
-        del operands[1]
     if branch:
         immediates = ()
     operands.extend(Imm(0, entry[3]) for entry in immediates)
@@ -295,8 +347,14 @@ def _make_template(code: bytes, parts: Layout) -> _Template | str:
         disp_size=parts.disp_size,
         imm_size=parts.imm_size,
     )
-    fixed = not (immediates and resolution.needs_immediate)
-    return _Template(instruction, parts, scale, immediates, branch, form, fixed)
+    position = -1
+    if parts.disp_size:
+        position = next((at for at, entry in enumerate(instruction.operands) if isinstance(entry, Mem)), -1)
+    return _Template(
+        instruction, parts, form, immediates, scale, branch,
+        fixed=not (immediates and resolution.needs_immediate), position=position,
+        pattern=text_pattern(instruction, position >= 0, len(immediates), branch, parts.mask, parts.zeroing),
+    )  # fmt: skip
 
 
 def _canonical(name: str, parts: Layout) -> tuple[str, int]:
@@ -378,43 +436,44 @@ def _fill(template: _Template, code: bytes) -> Instruction:
     operands, effects = model.operands, model.effects
     handling, reason = model.handling, model.reason
     target = None
-    if template.branch:
-        target = int.from_bytes(code[parts.imm_at :], "little", signed=True)
-    if parts.disp_size:
-        disp = code[parts.disp_at : parts.disp_at + parts.disp_size]
-        value = int.from_bytes(disp, "little", signed=True)
+    shown: list[str] = []
+    if template.position >= 0:
+        disp = int.from_bytes(code[parts.disp_at : parts.disp_at + parts.disp_size], "little", signed=True)
         if parts.disp_size == 1:
-            value *= template.scale
-        operands = tuple(
-            replace(operand, disp=value) if isinstance(operand, Mem) else operand for operand in operands
-        )
+            disp *= template.scale
+        old = operands[template.position]
+        assert isinstance(old, Mem)
+        new = Mem(old.base, old.index, old.scale, disp, old.width, old.segment, old.rip, old.address_width, old.vsib)
+        operands = (*operands[: template.position], new, *operands[template.position + 1 :])
+        shown.append(displacement_text(new))
+        if effects.memory:
+            effects = _with_operand(effects, old, new)
     if template.immediates:
         end = len(code)
         values = [
             Imm(int.from_bytes(code[end + at : end + at + size], "little", signed=signed), width)
             for at, size, signed, width in template.immediates
         ]
-        operands = operands[: len(operands) - len(values)] + tuple(values)
+        operands = (*operands[: -len(values)], *values)
+        shown += [immediate_text(value.value) for value in values]
+    elif template.branch:
+        target = int.from_bytes(code[parts.imm_at :], "little", signed=True)
+        shown.append(target_text(target + len(code)))
     if not template.fixed:
         resolution = resolve(replace(template.form, operands=operands))
         operands, effects = resolution.operands, resolution.effects
         handling, reason = resolution.handling, resolution.reason
-    elif parts.disp_size and effects.memory:
-        # The explicit operand is the only one with a displacement from the code.
-        old = model.memory_operand
-        new = next(operand for operand in operands if isinstance(operand, Mem))
-        effects = replace(
-            effects,
-            memory=tuple(
-                replace(access, operand=new) if access.operand == old else access for access in effects.memory
-            ),
-        )
-    text = format_instruction(
-        model.mnemonic, operands, target, len(code), model.lock, model.rep,
-        parts.mask, parts.zeroing,
-    )  # fmt: skip
     return Instruction(
-        code, model.mnemonic, operands, model.flow, handling, effects, target, model.lock, model.rep,
-        model.width, reason, parts.modrm_at, parts.disp_at, parts.disp_size, parts.imm_size, text,
+        code, model.mnemonic, operands, model.flow, handling, effects, target, model.lock, model.rep, model.width,
+        reason, parts.modrm_at, parts.disp_at, parts.disp_size, parts.imm_size, template.pattern % tuple(shown),
     )  # fmt: skip
 
+
+def _with_operand(effects: Effects, old: Mem, new: Mem) -> Effects:
+    """`effects` with the explicit memory operand replaced."""
+    # By identity: an implicit access may look like the explicit one (pop [rsp]).
+    memory = tuple(
+        MemoryAccess(new, access.size, access.read, access.write) if access.operand is old else access
+        for access in effects.memory
+    )
+    return Effects(effects.reads, effects.writes, effects.kills, effects.undefined, memory, effects.feature)

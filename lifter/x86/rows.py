@@ -329,7 +329,9 @@ def _add_implicit_memory(draft: Draft, found: Row) -> None:
     for mode, size, base, offset in found.memory:
         count = form.width // 8 if size == "w" else int(size)
         disp = -(form.width // 8) if offset == "w" else -int(offset)
-        segment = {0x64: "fs", 0x65: "gs"}.get(form.layout.segment, "") if base == registers.RSI else ""
+        # A segment prefix changes where DS is implied: not for the stack, not for ES:RDI of string instructions.
+        fixed = base in (RSP, RBP) or (base == registers.RDI and form.width)
+        segment = "" if fixed else {0x64: "fs", 0x65: "gs"}.get(form.layout.segment, "")
         address_width = 64 if base == RSP else form.address_width
         operand = Mem(base, None, 1, disp, count * 8, segment, address_width=address_width)
         draft.memory.append(MemoryAccess(operand, count, "r" in mode, "w" in mode))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lifter.instruction import Imm, Mem, Operand, Reg, Vec
+from lifter.instruction import Imm, Instruction, Mem, Operand, Reg, Vec
 from lifter.registers import GPR_NAMES
 
 _LOW_BYTES: Final = ("al", "cl", "dl", "bl", "spl", "bpl", "sil", "dil")
@@ -29,21 +29,33 @@ def register_name(index: int, width: int, high: bool = False) -> str:
     return ("e" if width == 32 else "") + GPR_NAMES[index][1:]
 
 
-def format_operand(operand: Operand) -> str:
-    """One operand in Intel syntax."""
+def displacement_text(operand: Mem) -> str:
+    """The displacement of a memory operand, as the last term of its address."""
+    disp = operand.disp
+    if operand.base is None and operand.index is None and not operand.rip:
+        return hex(disp & ((1 << operand.address_width) - 1))
+    return f" - {hex(-disp)}" if disp < 0 else f" + {hex(disp)}" if disp else ""
+
+
+def immediate_text(value: int) -> str:
+    """An immediate: small ones in decimal."""
+    return str(value) if -10 < value < 10 else hex(value)
+
+
+def target_text(distance: int) -> str:
+    """A branch target; `$` is the address of the instruction."""
+    return f"$-{hex(-distance)}" if distance < 0 else f"$+{hex(distance)}"
+
+
+def _operand_text(operand: Operand, displacement: str) -> str:
     if isinstance(operand, Reg):
         return register_name(operand.index, operand.width, operand.high)
     if isinstance(operand, Imm):
-        value = operand.value
-        return str(value) if -10 < value < 10 else hex(value)
+        return immediate_text(operand.value)
     if isinstance(operand, Vec):
         if operand.kind == "seg":
             return _SEGMENTS[operand.index]
         return f"st({operand.index})" if operand.kind == "st" else f"{operand.kind}{operand.index}"
-    return _format_memory(operand)
-
-
-def _format_memory(operand: Mem) -> str:
     terms = []
     if operand.rip:
         terms.append("rip" if operand.address_width == 64 else "eip")
@@ -52,32 +64,18 @@ def _format_memory(operand: Mem) -> str:
     if operand.index is not None:
         name = f"v{operand.index}" if operand.vsib else register_name(operand.index, operand.address_width)
         terms.append(f"{name}*{operand.scale}" if operand.scale > 1 else name)
-    address = " + ".join(terms)
-    disp = operand.disp
-    if not terms:
-        address = hex(disp & ((1 << operand.address_width) - 1))
-    elif disp:
-        address += f" {'-' if disp < 0 else '+'} {hex(abs(disp))}"
     segment = f"{operand.segment}:" if operand.segment else ""
-    return f"{_SIZES.get(operand.width, '')}{segment}[{address}]"
+    return f"{_SIZES.get(operand.width, '')}{segment}[{' + '.join(terms)}{displacement}]"
 
 
-def format_instruction(
-    mnemonic: str,
-    operands: tuple[Operand, ...],
-    target: int | None,
-    size: int,
-    lock: bool,
-    rep: str,
-    mask: int = 0,
-    zeroing: bool = False,
+def text_pattern(
+    instruction: Instruction, displacement: bool, immediates: int, branch: bool, mask: int, zeroing: bool
 ) -> str:
-    """The whole instruction; `$` in a branch target is the address of the instruction."""
-    parts = [format_operand(operand) for operand in operands]
+    """Text of an instruction with `%s` for its displacement, its last `immediates` operands and its target."""
+    operands = instruction.operands[: len(instruction.operands) - immediates]
+    parts = [_operand_text(operand, "%s" if displacement else "") for operand in operands]
     if mask and parts:
         parts[0] += f" {{k{mask}}}" + (" {z}" if zeroing else "")
-    if target is not None:
-        distance = target + size
-        parts.append(f"${'-' if distance < 0 else '+'}{hex(abs(distance))}")
-    head = ("lock " if lock else "") + (f"{rep} " if rep else "") + mnemonic
-    return f"{head} {', '.join(parts)}" if parts else head
+    parts += ["%s"] * (immediates + branch)
+    prefixes = ("lock " if instruction.lock else "") + (f"{instruction.rep} " if instruction.rep else "")
+    return f"{prefixes}{instruction.mnemonic} {', '.join(parts)}".rstrip()
