@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from ir.lower import Action, Call, Count
 from ir.probes import CompiledProbe
@@ -16,6 +17,10 @@ from lifter.instruction import Flow, Instruction
 
 FindProbe = Callable[[str], CompiledProbe]
 """The probe that an action names."""
+
+
+NO_COUNTER: Final = -1
+"""In place of a counter: nothing is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,10 @@ class FunctionActions:
     words: int
     """Private words of its Python probes."""
     refusals: tuple[Refusal, ...]
+
+    def bare(self) -> FunctionActions:
+        """The same without anything that runs."""
+        return replace(self, at={}, at_entry=(), redirected=dict.fromkeys(self.redirected, NO_COUNTER))
 
 
 @dataclass(frozen=True, slots=True)

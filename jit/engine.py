@@ -6,16 +6,16 @@ image -> functions -> graphs -> tracepoints -> plans -> IR -> compiled regions -
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from codecache.pool import Compiler
-from codecache.store import Store, region_key
-
+from codecache.compiler import Result
 from codecache.link import Linked, Unit, link
+from codecache.pool import Compiler
+from codecache.store import Store
 from codecache.types import CompiledRegion, CompileFailure, Overlay, Patch
 from ir.source import RegionSource
 from jit import datafile, offline
@@ -54,6 +54,18 @@ def build(image: Image, specs: Sequence[Spec], options: Options) -> Built:
     return _Build(image, options, prepare(image, specs, options, clock), clock).run()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Compiled:
+    """A function that can be linked."""
+
+    work: Work
+    regions: tuple[CompiledRegion, ...]
+    """In the order of `work.code.all_regions`."""
+
+
+_NOT_COMPILED: Final = CompileFailure("it was never compiled")
+
+
 class _Build:
     """The second half: compile, link, patch."""
 
@@ -62,51 +74,58 @@ class _Build:
         self.options = options
         self.prepared = prepared
         self.clock = clock
-        self.refusals = list(prepared.refusals)
+        self.refusals = prepared.refusals
         self.hits = self.misses = 0
 
     def run(self) -> Built:
         """All stages."""
-        works = self.prepared.works
         with self.clock.stage("compile"):
-            compiled = self._compile([region.source for work in works for region in work.code.all_regions])
+            works, compiled = self._compile()
         with self.clock.stage("link"):
             return self._finish(works, compiled)
 
-    def _compile(self, sources: Sequence[RegionSource]) -> dict[RegionSource, CompiledRegion | CompileFailure]:
-        """Each distinct source once, from the store where it has it."""
-        distinct = list(dict.fromkeys(sources))
-        keys = {source: region_key(source) for source in distinct}
-        results: dict[RegionSource, CompiledRegion | CompileFailure] = {}
+    def _compile(self) -> tuple[list[Work], list[list[Result]]]:
+        """Every function's regions compiled: lowering goes on here while workers compile."""
+        works: list[Work] = []
+        results: list[list[Result]] = []
+        places: list[tuple[int, int]] = []
+
+        def sources() -> Iterator[RegionSource]:
+            for work in self.prepared.works:
+                regions = work.code.all_regions
+                places.extend((len(works), position) for position in range(len(regions)))
+                works.append(work)
+                results.append([_NOT_COMPILED] * len(regions))
+                yield from (region.source for region in regions)
+
         store = Store.open() if self.options.use_cache else None
-        if store is not None:
-            found = store.get_many(list(keys.values()))
-            results.update({source: found[key] for source, key in keys.items() if key in found})
-        missing = [source for source in distinct if source not in results]
-        self.hits, self.misses = len(results), len(missing)
         done = 0
-        with Compiler(self.options.jobs) as compiler:
-            for index, result in compiler.compile_all(missing):
-                results[missing[index]] = result
+        with Compiler(self.options.jobs, store) as compiler:
+            for index, result in compiler.compile_all(sources()):
+                function, position = places[index]
+                results[function][position] = result
                 done += 1
-                self._progress("compile", done, len(missing))
+                self._progress("compile", done, len(places))
+            self.hits, self.misses = compiler.hits, compiler.misses
         if store is not None:
-            fresh = {keys[s]: r for s in missing if isinstance(r := results[s], CompiledRegion)}
-            store.put_many(fresh)
             store.close()
-        return results
+        return works, results
 
     # --- result -----------------------------------------------------------------------------------------
 
     def _finish(
         self,
         works: Sequence[Work],
-        compiled: Mapping[RegionSource, CompiledRegion | CompileFailure],
+        results: Sequence[Sequence[Result]],
     ) -> Built:
-        kept = [work for work in works if self._compiled_whole(work, compiled)]
+        kept: list[_Compiled] = []
+        for work, found in zip(works, results, strict=True):
+            regions = self._compiled_whole(work, found)
+            if regions is not None:
+                kept.append(_Compiled(work, regions))
         data_address = offline.reserve(self.image)
         while True:
-            tracepoints = [point for work in kept for point in work.tracepoints]
+            tracepoints = [point for item in kept for point in item.work.tracepoints]
             if not tracepoints:
                 raise RefusedError(self._nothing_left())
             layout = datafile.layout(
@@ -114,31 +133,33 @@ class _Build:
             )
             code_address = offline.after_data(data_address, layout.size)
             counters = data_address + layout.counters_offset
-            linked, owners, placed = self._link(kept, compiled, code_address, counters)
+            linked, owners, placed = self._link(kept, code_address, counters)
             if not linked.failures:
                 break
             failed = {id(owners[index]): failure for index, failure in linked.failures.items()}
-            for work in kept:
-                if id(work) in failed:
-                    reason = f"the code cannot be linked: {failed[id(work)].reason}"
-                    self._refuse_function(work, reason)
-            kept = [work for work in kept if id(work) not in failed]
+            for item in kept:
+                if id(item) in failed:
+                    reason = f"the code cannot be linked: {failed[id(item)].reason}"
+                    self._refuse_function(item.work, reason)
+            kept = [item for item in kept if id(item) not in failed]
         patches = self._patches(kept, placed)
         overlay = Overlay(code_address, linked.code, data_address, datafile.encode(layout), tuple(patches))
         report = self._report(kept, tracepoints)
         heads = {head: address for head, address in placed.items() if head >= 0}
         return Built(overlay, layout, tuple(tracepoints), tuple(self.refusals), report, heads)
 
-    def _compiled_whole(self, work: Work, compiled: Mapping[RegionSource, CompiledRegion | CompileFailure]) -> bool:
-        for region in work.code.all_regions:
-            result = compiled[region.source]
+    def _compiled_whole(self, work: Work, results: Sequence[Result]) -> tuple[CompiledRegion, ...] | None:
+        """The function's regions if all of them can be used; else None, and a refusal."""
+        regions = []
+        for region, result in zip(work.code.all_regions, results, strict=True):
             if isinstance(result, CompileFailure):
                 self._refuse_function(work, f"a region cannot be compiled: {result.reason}", region.head)
-                return False
+                return None
             if self.image.is_go and result.frame + result.shift > _GO_FRAME_LIMIT:
                 self._refuse_function(work, "a region needs more stack than Go guarantees", region.head)
-                return False
-        return True
+                return None
+            regions.append(result)
+        return tuple(regions)
 
     def _refuse_function(self, work: Work, reason: str, address: int | None = None) -> None:
         function = work.plan.graph.function
@@ -147,24 +168,27 @@ class _Build:
 
     def _link(
         self,
-        kept: Sequence[Work],
-        compiled: Mapping[RegionSource, CompiledRegion | CompileFailure],
+        kept: Sequence[_Compiled],
         code_address: int,
         counters: int,
-    ) -> tuple[Linked, list[Work], dict[int, int]]:
+    ) -> tuple[Linked, list[_Compiled], dict[int, int]]:
         """Lay out every region; jumps between regions stay in the cache.
 
         A jump or call from another function goes to the entry's stub where there is one: it is an entry.
         """
-        stubs = {work.plan.graph.function.address for work in kept if work.code.entry_stub is not None}
-        everything = [(work, region) for work in kept for region in work.code.all_regions]
-        index_of = {region.head: index for index, (_, region) in enumerate(everything)}
+        stubs = {i.work.plan.graph.function.address for i in kept if i.work.code.entry_stub is not None}
+        everything = [
+            (item, region, result)
+            for item in kept
+            for region, result in zip(item.work.code.all_regions, item.regions, strict=True)
+        ]
+        index_of = {region.head: index for index, (_, region, _) in enumerate(everything)}
         units = []
-        for work, region in everything:
+        for item, region, result in everything:
             symbols: dict[str, int] = {}
             entries: dict[str, int] = {}
-            own_entry = work.plan.graph.function.address
-            inside = region.head >= 0 or region is work.code.entry_stub
+            own_entry = item.work.plan.graph.function.address
+            inside = region.head >= 0 or region is item.work.code.entry_stub
             for symbol, value in region.symbols.items():
                 kind = symbol[2]
                 if kind in "cw":
@@ -178,16 +202,14 @@ class _Build:
                     entries[symbol] = target
                 else:
                     symbols[symbol] = value
-            result = compiled[region.source]
-            assert isinstance(result, CompiledRegion)
             units.append(Unit(result, stub(result.shift, region.flags_in), symbols, entries))
         linked = link(units, code_address, CODE_ALIGNMENT)
-        placed = {region.head: linked.addresses[index] for index, (_, region) in enumerate(everything)}
-        return linked, [work for work, _ in everything], placed
+        placed = {region.head: linked.addresses[index] for index, (_, region, _) in enumerate(everything)}
+        return linked, [item for item, _, _ in everything], placed
 
-    def _patches(self, kept: Sequence[Work], placed: Mapping[int, int]) -> list[Patch]:
+    def _patches(self, kept: Sequence[_Compiled], placed: Mapping[int, int]) -> list[Patch]:
         patches: list[Patch] = []
-        for work in kept:
+        for work in (item.work for item in kept):
             entry = work.plan.graph.function.address if work.code.entry_stub else None
             for site in work.plan.sites:
                 target = placed[-site.head if site.head == entry else site.head]
@@ -210,12 +232,14 @@ class _Build:
 
     def _report(
         self,
-        kept: Sequence[Work],
+        kept: Sequence[_Compiled],
         tracepoints: Sequence[Tracepoint],
     ) -> dict[str, Any]:
-        lifted = sum(region.lifted for work in kept for region in work.code.all_regions)
-        verbatim = sum(region.verbatim for work in kept for region in work.code.all_regions)
-        total = sum(len(block.instructions) for work in kept for block in work.plan.graph.blocks.values())
+        regions = [region for item in kept for region in item.work.code.all_regions]
+        lifted = sum(region.lifted for region in regions)
+        verbatim = sum(region.verbatim for region in regions)
+        graphs = [item.work.plan.graph for item in kept]
+        total = sum(len(block.instructions) for graph in graphs for block in graph.blocks.values())
         return {
             "functions": {
                 "total": len(self.image.functions),

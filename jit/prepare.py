@@ -16,7 +16,7 @@ from lifter.liveness import Liveness, analyse
 
 from ir.lower import LoweringOptions
 from ir.probes import CompiledProbe, load_probe
-from jit.attach import Attachments, attach
+from jit.attach import Attachments, FunctionActions, attach
 from jit.planner import FunctionPlan, plan_function
 from jit.regions import FunctionCode, lower_function
 from jit.specs import match
@@ -44,6 +44,8 @@ class Options:
     probes: Mapping[str, CompiledProbe] = field(default_factory=dict)
     """Probes by the action that names them; others are loaded from the file that their action names."""
     progress: Progress | None = None
+    bare: bool = False
+    """Recompile the chosen blocks without probes: what the engine itself costs, and what lifting alone gives."""
 
 
 @dataclass(slots=True)
@@ -71,12 +73,14 @@ class Work:
     tracepoints: tuple[Tracepoint, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prepared:
-    """All regions of an image as IR, and what was left out on the way."""
+    """All that is known before lowering, and the lowering itself, which goes on while regions are compiled."""
 
-    works: tuple[Work, ...]
-    refusals: tuple[Refusal, ...]
+    works: Iterator[Work]
+    """Each function's regions as IR, made as they are asked for."""
+    refusals: list[Refusal]
+    """What was left out; complete when `works` is exhausted."""
     words: int
     """Number of counters, private words of probes included."""
     functions_selected: int
@@ -111,7 +115,7 @@ class _Preparation:
         self.lowering = LoweringOptions(atomic=atomic, red_zone=0 if image.is_go else 128)
 
     def run(self, clock: Clock) -> Prepared:
-        """All stages."""
+        """All stages; the last one, lowering, when its results are asked for."""
         with clock.stage("select"):
             chosen = match(self.specs, self.image.functions)
         with clock.stage("graph"):
@@ -119,10 +123,10 @@ class _Preparation:
         with clock.stage("plan"):
             attachments = self._attach(chosen, graphs)
             plans = self._plan(attachments)
-        with clock.stage("lower"):
-            works = self._lower(attachments, plans, liveness)
+            actions = self._actions(attachments, plans)
         functions = {function.address for matched in chosen.values() for function in matched}
-        return Prepared(tuple(works), tuple(self.refusals), self.words, len(functions), self.selected)
+        works = self._lower(plans, actions, liveness)
+        return Prepared(works, self.refusals, self.words, len(functions), self.selected)
 
     # --- analysis ---------------------------------------------------------------------------------------
 
@@ -172,22 +176,27 @@ class _Preparation:
 
     # --- code -------------------------------------------------------------------------------------------
 
-    def _lower(
-        self, attachments: Sequence[Attachments], plans: Sequence[FunctionPlan], liveness: Liveness
-    ) -> list[Work]:
-        counters = sum(item.counters(plan) for item, plan in zip(attachments, plans, strict=True))
-        next_counter, next_word = 0, counters
-        works = []
-        for number, (item, plan) in enumerate(zip(attachments, plans, strict=True)):
-            self._progress("lower", number, len(plans))
+    def _actions(self, attachments: Sequence[Attachments], plans: Sequence[FunctionPlan]) -> list[FunctionActions]:
+        """Give out counters, then words of probes."""
+        next_counter = 0
+        next_word = sum(item.counters(plan) for item, plan in zip(attachments, plans, strict=True))
+        result = []
+        for item, plan in zip(attachments, plans, strict=True):
             actions = item.actions(plan, next_counter, next_word, self._find_probe)
             next_counter += item.counters(plan)
             next_word += actions.words
             self.refusals.extend(actions.refusals)
-            code = lower_function(plan, actions, liveness.live_at(plan.graph), self.lowering)
-            works.append(Work(plan, code, actions.tracepoints))
+            result.append(actions.bare() if self.options.bare else actions)
         self.words = next_word
-        return works
+        return result
+
+    def _lower(
+        self, plans: Sequence[FunctionPlan], actions: Sequence[FunctionActions], liveness: Liveness
+    ) -> Iterator[Work]:
+        for number, (plan, acts) in enumerate(zip(plans, actions, strict=True)):
+            self._progress("lower", number, len(plans))
+            code = lower_function(plan, acts, liveness.live_at(plan.graph), self.lowering)
+            yield Work(plan, code, acts.tracepoints)
 
     def _find_probe(self, action: str) -> CompiledProbe:
         if action not in self.probes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ir.blocks import LiftedBlock, Terminator
 from ir.lower import Action, Count, LiveAt, LoweredRegion, LoweringOptions, lower
 from ir.regions import Region
-from jit.attach import FunctionActions
+from jit.attach import NO_COUNTER, FunctionActions
 from jit.planner import FunctionPlan, Redirect
 from lifter.registers import GPRS
 
@@ -42,7 +42,8 @@ def lower_function(
         entry_stub = _stub(entry, entry, actions.at_entry, live_at, options)
     redirects = []
     for redirect in plan.redirects:
-        count = (Count(actions.redirected[redirect.block]),)
+        counter = actions.redirected[redirect.block]
+        count = (Count(counter),) if counter != NO_COUNTER else ()
         redirects.append((redirect, _stub(redirect.site, redirect.target, count, live_at, options)))
     return FunctionCode(regions, entry_stub, tuple(redirects))
 

@@ -1,0 +1,85 @@
+"""What the engine makes of one function, at each stage: for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Final, Literal
+
+from codecache.compiler import assembly, compile_batch, optimised_text
+from codecache.types import CompiledRegion
+from ir.lower import LoweredRegion
+from ir.source import RegionSource
+from jit.prepare import Clock, Options, Prepared, prepare
+from jit.tracepoints import Point, Spec
+from lifter.errors import RefusedError
+from lifter.graph import FunctionGraph
+from lifter.image.types import Function, Image
+
+Stage = Literal["cfg", "ir", "probe", "opt", "asm"]
+STAGES: Final[tuple[Stage, ...]] = ("cfg", "ir", "probe", "opt", "asm")
+
+
+def stage(image: Image, function: Function, which: Stage, specs: Sequence[Spec], options: Options) -> str:
+    """The text of one stage of `function`.
+
+    `cfg` is the control-flow graph, `ir` the regions without probes, `probe` with the probes of `specs` woven
+    in (every block counted if there are none), `opt` the same after LLVM's passes, `asm` the machine code.
+    Raises RefusedError where nothing of the function can be lifted.
+    """
+    everything = [Spec(Point.BLOCK, f"{function.address:#x}")]
+    wanted = list(specs) if specs and which != "ir" else everything
+    prepared = prepare(image, wanted, replace(options, bare=which == "ir"), Clock())
+    work = next((w for w in prepared.works if w.plan.graph.function.address == function.address), None)
+    if work is None:
+        raise RefusedError(f"{function.demangled}: {_first_reason(prepared)}")
+    if which == "cfg":
+        return render_graph(work.plan.graph)
+    makers: dict[str, Callable[[RegionSource], str]] = {
+        "ir": lambda source: source.text,
+        "probe": lambda source: source.text,
+        "opt": optimised_text,
+        "asm": _machine_code,
+    }
+    return "\n".join(_sections(work.code.all_regions, makers[which]))
+
+
+def _first_reason(prepared: Prepared) -> str:
+    return str(prepared.refusals[0]) if prepared.refusals else "nothing in it can be lifted"
+
+
+def _sections(regions: Iterable[LoweredRegion], make: Callable[[RegionSource], str]) -> Iterable[str]:
+    for region in regions:
+        kind = f"region {region.head:#x}" if region.head >= 0 else f"stub for {-region.head:#x}"
+        yield f"; {kind}: {region.lifted} instructions lifted, {region.verbatim} verbatim"
+        for symbol, value in region.symbols.items():
+            meaning = f"counter {value}" if symbol[2] in "cw" else f"{value:#x}"
+            yield f";   {symbol} = {meaning}"
+        yield make(region.source).rstrip() + "\n"
+
+
+def _machine_code(source: RegionSource) -> str:
+    (result,) = compile_batch([source])
+    if not isinstance(result, CompiledRegion):
+        return f"; {result.reason}"
+    text = assembly(source, framed=result.shift == source.shift_framed)
+    return f"; stack lowered by {result.shift}, frame {result.frame}\n{text}"
+
+
+def render_graph(graph: FunctionGraph) -> str:
+    """A function's blocks with their instructions, and what is known of its jumps."""
+    function = graph.function
+    lines = [f"{function.demangled} at {function.address:#x}, {function.size} bytes, {len(graph.blocks)} blocks"]
+    for block in graph.blocks.values():
+        marks = ["entered from outside"] if block.address in graph.entries else []
+        goes = ", ".join(f"{s:#x}" for s in block.successors) or "nowhere in the function"
+        lines.append(f"\n{block.address:#x}: -> {goes}{''.join(f' [{mark}]' for mark in marks)}")
+        for address, instruction in block.addressed():
+            how = f"  ; {instruction.handling.value}: {instruction.reason}" if instruction.reason else ""
+            lines.append(f"  {address:#x}  {instruction.text}{how}")
+    for table in graph.tables.values():
+        lines.append(f"\njump table at {table.address:#x} for {table.jump:#x}: {len(table.targets)} targets")
+    for address in graph.unresolved:
+        lines.append(f"\nindirect jump at {address:#x}: its targets are not known")
+    lines += [f"\nleft out: {refusal}" for refusal in graph.refusals]
+    return "\n".join(lines) + "\n"
