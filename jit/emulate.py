@@ -48,8 +48,8 @@ CPU: Final = x86_const.UC_CPU_X86_SKYLAKE_CLIENT
 """The emulated model with the most of today's instructions that unicorn can run."""
 MXCSR, FPCW = 0x1F80, 0x37F
 """What the kernel starts a process with; unicorn starts with zeros."""
-CODE_BYTES: Final = 80_000
-"""Code that one run executes, some 20,000 instructions, before it ends with `ExitKind.BUDGET`."""
+CODE_BYTES: Final = 32_000
+"""Code that one run executes, some 8,000 instructions, before it ends with `ExitKind.BUDGET`."""
 PAGES: Final = 24
 """Pages mapped on demand in one run, before it ends with `ExitKind.BUDGET`."""
 _SCRIBBLED: Final = 1024
@@ -289,9 +289,10 @@ class Machine:
     def _restore_memory(self) -> None:
         """Undo the writes of the last run."""
         records = self.log.records()
-        writes = records[records["kind"] == event_log.WRITE]
-        pages = set((writes["place"] >> np.uint64(12)).tolist())
-        pages.update(((writes["place"] + writes["size"] - np.uint64(1)) >> np.uint64(12)).tolist())
+        written = records["kind"] == event_log.WRITE
+        places = records["place"][written]
+        pages = set(np.unique(places >> np.uint64(12)).tolist())
+        pages.update(np.unique((places + records["size"][written] - np.uint64(1)) >> np.uint64(12)).tolist())
         pages.add((STACK_ENTRY >> 12) - 1)
         for page in sorted(self._extra) if len(self._extra) > _PAGES_KEPT else self._low:
             self._uc.mem_unmap(page, PAGE)
@@ -299,10 +300,9 @@ class Machine:
             self._extra.discard(page)
         self._low.clear()
         for page in pages:
-            content = self._pristine.get(page)
-            if content is None:
-                content = self._pristine[page] = self._original(page << 12)
+            content = self._pristine.get(page) or self._original(page << 12)
             if content:
+                self._pristine[page] = content
                 uclib.uc_mem_write(self._handle, page << 12, content, PAGE)
 
     def _original(self, address: int) -> bytes:

@@ -6,7 +6,7 @@ The layout is the same on both sides of a comparison, and everything in it follo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
@@ -40,6 +40,7 @@ RETURN: Final = "return"
 CALLBACKS: Final = 8
 """Functions of the outside that random memory points to."""
 _HLT: Final = b"\xf4"
+_PAGES_REMEMBERED: Final = 4096
 _PLAUSIBLE: Final = (0x10000, 0x7FFF_FFFF_0000)
 
 
@@ -71,6 +72,7 @@ class EmulatedMemory:
     """Entry addresses of some of the image's functions, as loaded."""
     closed: tuple[tuple[int, int], ...]
     """Ranges in which nothing is ever mapped on demand."""
+    _pages: dict[int, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     def stub_address(self, name: str) -> int:
         """Where a stub stands."""
@@ -92,7 +94,12 @@ class EmulatedMemory:
 
     def random_page(self, address: int) -> bytes:
         """What stands in a page mapped on demand at `address`: the same for the same seed, whenever it is asked."""
-        return self.random_area(address, PAGE)
+        if len(self._pages) >= _PAGES_REMEMBERED:
+            self._pages.clear()
+        page = self._pages.get(address)
+        if page is None:
+            page = self._pages[address] = self.random_area(address, PAGE)
+        return page
 
     def random_area(self, start: int, size: int) -> bytes:
         """What stands in scratch memory that begins at `start`."""
@@ -129,10 +136,11 @@ def random_words(
     return words.astype(np.uint64)
 
 
-def lay_out(image: Image, seed: int, reserved: Sequence[tuple[int, int]] = ()) -> EmulatedMemory:
+def lay_out(image: Image, seed: int, reserved: Sequence[tuple[int, int]] = (), wild: bool = False) -> EmulatedMemory:
     """Load `image`, apply what the dynamic loader does to it, and add stack, arenas, thread area and stubs.
 
     Imported names become stubs. `reserved` are ranges (addresses of the file) that an overlay will occupy.
+    With `wild`, zeros in the image's variables are replaced by random words, as if the program had run before.
     """
     base = 0 if image.kind is Kind.FIXED else PIE_BASE
     names = sorted(set(image.got.values()) - {""})
@@ -149,12 +157,19 @@ def lay_out(image: Image, seed: int, reserved: Sequence[tuple[int, int]] = ()) -
         (STACK, STACK_SIZE),
         (THREAD - THREAD_SIZE // 2, THREAD_SIZE),
     )
+    loaded = _image_areas(image, base, {name: STUBS + STUB_SIZE * i for i, name in enumerate(stubs)})
     areas = [
-        *_image_areas(image, base, {name: STUBS + STUB_SIZE * i for i, name in enumerate(stubs)}),
+        *(_without_zeros(area, memory) if wild and area.access & WRITE else area for area in loaded),
         Area(STUBS, _pad(_HLT * (len(stubs) * STUB_SIZE)), READ | EXECUTE),
         *(Area(start, memory.random_area(start, size), READ | WRITE) for start, size in scratch),
     ]
     return EmulatedMemory(base, seed, tuple(areas), stubs, code, closed)
+
+
+def _without_zeros(area: Area, memory: EmulatedMemory) -> Area:
+    words = np.frombuffer(area.data, np.uint64)
+    noise = np.frombuffer(memory.random_area(area.address, len(area.data)), np.uint64)
+    return Area(area.address, np.where(words, words, noise).tobytes(), area.access)
 
 
 def _pad(data: bytes) -> bytes:

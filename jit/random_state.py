@@ -31,6 +31,8 @@ class State:
     """For what calls to the outside return."""
     lenient: bool
     """Whether null pointers lead to scratch memory, so that code which follows them runs on."""
+    wild: bool
+    """Whether the zeros in the image's variables are replaced by random words."""
 
     def __str__(self) -> str:
         registers = " ".join(f"{name}={value:#x}" for name, value in zip(GPR_NAMES, self.registers, strict=True))
@@ -70,4 +72,4 @@ def random_state(memory: EmulatedMemory, seed: int, number: int) -> State:
     for flag in _FLAGS:
         flags |= flag * source.randrange(2)
     vectors = tuple(source.getrandbits(128) for _ in range(16))
-    return State(tuple(registers), flags, vectors, seed << 32 | number, number % 3 > 0)
+    return State(tuple(registers), flags, vectors, seed << 32 | number, number % 3 > 0, number % 2 > 0)

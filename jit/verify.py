@@ -4,47 +4,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-import numpy as np
-
-from codecache.types import Overlay
-from jit import event_log
-from jit.compare import Difference, Rules, compare
-from jit.datafile import COUNTERS_OFFSET
-from jit.disagreement import Listing, depends_on_dead_stack, list_code
-from jit.emulate import CODE_BYTES, INVALID, PAGES, PC_WORD, ExitKind, Machine, Run
-from jit.emulated_memory import EmulatedMemory, lay_out
-from jit.emulation_limits import StretchTable, is_trap, limits_of_graph
-from jit.event_log import KEY_SHIFT
-from jit.random_state import State, random_state
-from jit.tracepoints import Point, Tracepoint
+from jit.disagreement import Listing
+from jit.emulation_limits import limits_of_graph
+from jit.random_state import State
+from jit.verifier import Built, Outcome, Verifier
 from lifter.cfg import build_all
 from lifter.errors import Refusal, UsageError
 from lifter.graph import FunctionGraph
 from lifter.image.types import Function, Image
-from lifter.registers import ARITHMETIC_FLAGS
 
-_MORE_CODE: Final = 16
-"""How many times more code than the original the instrumented one may execute, plus `CODE_BYTES`."""
-_LIMIT: Final = "not emulated: "
 _FORMAT: Final = 1
 """Of the JSON files of cases."""
-
-
-class Built(Protocol):
-    """What `jit.engine.build` makes, as far as it matters here."""
-
-    @property
-    def overlay(self) -> Overlay:
-        """What was added to the image."""
-
-    @property
-    def tracepoints(self) -> Sequence[Tracepoint]:
-        """Rows of the report, with the counters they are made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +65,7 @@ class Case:
                     tuple(state["vectors"]),
                     state["seed"],
                     state["lenient"],
+                    state["wild"],
                 ),
                 listing=Listing(tuple(listing["original"]), tuple(listing["instrumented"])),
             )
@@ -150,6 +126,15 @@ class _Tally:
     unchecked: Counter[str] = field(default_factory=Counter)
     reached: set[int] = field(default_factory=set)
 
+    def add(self, outcome: Outcome) -> None:
+        """One more state."""
+        self.states += 1
+        self.counted += outcome.counted
+        self.ends[outcome.end] += 1
+        self.reached |= outcome.reached
+        if outcome.unchecked:
+            self.unchecked[f"{outcome.unchecked} (runs)"] += 1
+
 
 def verify(
     image: Image,
@@ -174,15 +159,16 @@ def verify(
     for function in chosen:
         graph = graphs[function.address]
         limits = limits_of_graph(graph)
-        if graph.blocks and graph.function.address in limits:
+        if function.address in limits:
             reason = f"cannot be emulated: {limits[function.address]} in its first block"
             refusals.append(Refusal(function.address, reason, function=function.name))
             continue
-        tally = _Tally(unchecked=Counter({f"{reason} (blocks)": n for reason, n in Counter(limits.values()).items()}))
+        tally = _Tally(unchecked=Counter(f"{reason} (blocks)" for reason in limits.values()))
         for number in range(samples):
-            case = verifier.check(function, graph, number, tally)
-            if case is not None:
-                cases.append(case)
+            outcome = verifier.check(graph, verifier.state(number))
+            tally.add(outcome)
+            if outcome.difference is not None:
+                cases.append(_case(image, function, seed, number, verifier.state(number), strict, outcome))
                 break
         reports.append(_function_report(function, graph, tally))
         if len(cases) >= stop_after:
@@ -197,191 +183,30 @@ def replay(case: Case, image: Image, built: Built) -> Case | None:
     function = image.function_at(case.address)
     if function is None or function.address != case.address:
         raise UsageError(f"the case is about a function at {case.address:#x}, where this file has none")
-    verifier = Verifier(image, built, seed=case.seed, strict=case.strict)
     graph = build_all(image, [function])[function.address]
-    return verifier.check_state(function, graph, case.number, case.state, _Tally())
+    outcome = Verifier(image, built, seed=case.seed, strict=case.strict).check(graph, case.state)
+    if outcome.difference is None:
+        return None
+    return _case(image, function, case.seed, case.number, case.state, case.strict, outcome)
 
 
-class Verifier:
-    """Both machines for one image, kept between functions."""
-
-    def __init__(self, image: Image, built: Built, *, seed: int, strict: bool) -> None:
-        """Raises ValueError if the overlay does not fit the image."""
-        overlay = built.overlay
-        self._image = image
-        self._overlay = overlay
-        self._seed = seed
-        self._strict = strict
-        reserved = [
-            (overlay.code_address, overlay.code_address + len(overlay.code)),
-            (overlay.data_address, overlay.data_address + len(overlay.data)),
-        ]
-        self.memory: EmulatedMemory = lay_out(image, seed, [part for part in reserved if part[0] < part[1]])
-        self.original = Machine(self.memory)
-        self.instrumented = Machine(self.memory, overlay)
-        self._stretches = StretchTable(self.original.code_at)
-        self._other_stretches = StretchTable(self.instrumented.code_at)
-        start = overlay.data_address + self.memory.base
-        self._rules = Rules(strict, (start, start + len(overlay.data)), 0 if image.is_go else 128)
-        self._counters = _CounterCheck(built.tracepoints, self.memory.base)
-
-    def check(self, function: Function, graph: FunctionGraph, number: int, tally: _Tally) -> Case | None:
-        """Compare from state `number`."""
-        state = random_state(self.memory, self._seed, number)
-        return self.check_state(function, graph, number, state, tally)
-
-    def check_state(
-        self, function: Function, graph: FunctionGraph, number: int, state: State, tally: _Tally
-    ) -> Case | None:
-        """Compare from a given state."""
-        entry = function.address + self.memory.base
-        whole = self.original.run(entry, state)
-        original = self._believed(whole, self._stretches, self.original)
-        executed = int(whole.records["size"][whole.records["kind"] == event_log.BLOCK].sum())
-        whole = self.instrumented.run(entry, state, executed * _MORE_CODE + CODE_BYTES, 8 * PAGES)
-        instrumented = self._believed(whole, self._other_stretches, self.instrumented)
-        last = original.exits[-1]
-        tally.states += 1
-        tally.ends[last.kind.value] += 1
-        if last.kind is ExitKind.BUDGET and last.target.startswith(_LIMIT):
-            tally.unchecked[f"{last.target[len(_LIMIT) :]} (runs)"] += 1
-        tally.reached |= self._reached(original, graph)
-        difference = compare(original, instrumented, state, self._rules, self._undefined(original))
-        if difference is None and last.kind is ExitKind.RETURN and instrumented.exits[-1].kind is ExitKind.RETURN:
-            tally.counted += 1
-            difference = self._compare_counters(original, instrumented)
-        if difference is None:
-            return None
-        if depends_on_dead_stack(self.memory, entry, state, original, difference, self._rules.red_zone):
-            tally.unchecked["result depends on memory below the stack pointer (runs)"] += 1
-            return None
-        listing = list_code(self.memory, self._overlay, entry, state, difference)
-        return Case(
-            str(self._image.path),
-            self._image.build_id,
-            function.name,
-            function.address,
-            self._seed,
-            number,
-            state,
-            self._strict,
-            difference.what,
-            listing,
-        )
-
-    def _believed(self, run: Run, stretches: StretchTable, machine: Machine) -> Run:
-        """`run` up to the first code that unicorn cannot run right."""
-        blocks = run.records["kind"] == event_log.BLOCK
-        keys = run.records["value"][blocks]
-        wrong = {key: stretches[key].limit for key in set(keys.tolist()) if stretches[key].limit}
-        last = run.exits[-1]
-        if wrong:
-            which = np.isin(keys, np.array(list(wrong), np.uint64))
-            position = int(np.flatnonzero(blocks)[np.flatnonzero(which)[0]])
-            reason = wrong[int(run.records["value"][position])]
-        elif (last.kind, last.target) == (ExitKind.TRAP, INVALID):
-            position, pc = last.position, int(last.registers[PC_WORD])
-            if is_trap(machine.code_at(pc, 15)):
-                return run
-            reason = "an instruction that unicorn does not know"
-        else:
-            return run
-        kept = [exit for exit in run.exits[:-1] if exit.position <= position]
-        stop = replace(last, kind=ExitKind.BUDGET, target=_LIMIT + reason, position=position)
-        return Run(run.records[:position], (*kept, stop))
-
-    def _reached(self, run: Run, graph: FunctionGraph) -> set[int]:
-        """Blocks of `graph` that the original ran."""
-        keys = run.records["value"][run.records["kind"] == event_log.BLOCK]
-        reached: set[int] = set()
-        for key in set(keys.tolist()):
-            start = (key & (1 << KEY_SHIFT) - 1) - self.memory.base
-            if graph.function.address <= start < graph.function.end or start in graph.blocks:
-                end = start + (key >> KEY_SHIFT)
-                reached.update(address for address in graph.blocks if start <= address < end)
-        return reached
-
-    def _undefined(self, run: Run) -> tuple[int, ...]:
-        """The flags that are undefined at each exit of the original."""
-        if not self._strict:
-            return (0,) * len(run.exits)
-        result = []
-        for left in run.exits:
-            records = run.records[: left.position]
-            keys = records["value"][records["kind"] == event_log.BLOCK][::-1]
-            undefined, open_flags = 0, ARITHMETIC_FLAGS
-            for key in keys[:64].tolist():
-                stretch = self._stretches[key]
-                undefined |= stretch.undefined & open_flags
-                open_flags &= ~stretch.settled
-                if not open_flags:
-                    break
-            result.append(undefined)
-        return tuple(result)
-
-    def _compare_counters(self, original: Run, instrumented: Run) -> Difference | None:
-        """Whether the counters say how often each block of the original ran."""
-        data = self.instrumented.read(self._rules.private[0], len(self._overlay.data)) if self._overlay.data else b""
-        records = original.records
-        keys = records["value"][records["kind"] == event_log.BLOCK].tolist()
-        what = self._counters.check(_visits(keys, self._stretches), data)
-        if not what:
-            return None
-        leg = len(original.exits) - 1
-        return Difference(what, leg, len(original.records), len(instrumented.records))
-
-
-def _visits(keys: list[int], stretches: StretchTable) -> Counter[int]:
-    """How often each stretch was entered: a repeated string instruction runs as a loop over itself, counted once."""
-    visits: Counter[int] = Counter()
-    end, start = 0, 0
-    for key in keys:
-        address = key & (1 << KEY_SHIFT) - 1
-        if not (start <= address < end and stretches[key].repeats):
-            visits[key] += 1
-        start, end = address, address + (key >> KEY_SHIFT)
-    return visits
-
-
-class _CounterCheck:
-    """Compares counters with executed blocks."""
-
-    def __init__(self, tracepoints: Sequence[Tracepoint], base: int) -> None:
-        self._base = base
-        self._rows = {t.address: t for t in tracepoints if t.point is Point.BLOCK and t.action == "count" and t.terms}
-        self._heads = sorted(self._rows)
-        self._inside: dict[int, tuple[int, ...]] = {}
-        self._used: dict[int, list[int]] = {}
-        for address, row in self._rows.items():
-            for index, _ in row.terms:
-                self._used.setdefault(index, []).append(address)
-
-    def check(self, visits: Counter[int], data: bytes) -> str:
-        """What is wrong with the counters in the overlay's data segment, '' if nothing is."""
-        expected: Counter[int] = Counter()
-        for key, number in visits.items():
-            for head in self._heads_in(key):
-                expected[head] += number
-        counters = np.frombuffer(data, "<u8", max(0, len(data) - COUNTERS_OFFSET) // 8, min(COUNTERS_OFFSET, len(data)))
-        concerned = set(expected)
-        for index in np.flatnonzero(counters).tolist():
-            concerned.update(self._used.get(index, ()))
-        for head in sorted(concerned):
-            found = sum(int(counters[index]) * factor for index, factor in self._rows[head].terms)
-            found &= 0xFFFFFFFFFFFFFFFF
-            if found != expected[head]:
-                row = self._rows[head]
-                return f"block {head:#x} of {row.function} ran {expected[head]} times, its counter says {found}"
-        return ""
-
-    def _heads_in(self, key: int) -> tuple[int, ...]:
-        """Tracepoints in the stretch of a BLOCK record."""
-        known = self._inside.get(key)
-        if known is None:
-            start = (key & (1 << KEY_SHIFT) - 1) - self._base
-            first, last = np.searchsorted(self._heads, [start, start + (key >> KEY_SHIFT)])
-            known = self._inside[key] = tuple(self._heads[first:last])
-        return known
+def _case(
+    image: Image, function: Function, seed: int, number: int, state: State, strict: bool, outcome: Outcome
+) -> Case:
+    assert outcome.difference is not None
+    assert outcome.listing is not None
+    return Case(
+        str(image.path),
+        image.build_id,
+        function.name,
+        function.address,
+        seed,
+        number,
+        state,
+        strict,
+        outcome.difference.what,
+        outcome.listing,
+    )
 
 
 def _function_report(function: Function, graph: FunctionGraph, tally: _Tally) -> FunctionReport:

@@ -52,7 +52,7 @@ def state(*, lenient: bool = False, **registers: int) -> State:
     values[RSP] = STACK_ENTRY - 8
     for name, value in registers.items():
         values[{"rax": RAX, "rbx": RBX, "rdi": RDI, "rsi": RSI}[name]] = value
-    return State(tuple(values), 0x202, (0,) * 16, 5, lenient)
+    return State(tuple(values), 0x202, (0,) * 16, 5, lenient, wild=False)
 
 
 def run(code: str, *, lenient: bool = False, **registers: int) -> Run:
@@ -127,6 +127,17 @@ def test_writes_are_undone_before_the_next_run() -> None:
     assert machine.read(ARENAS + PAGE - 4, 8) != before
     machine.run(entry, state(rdi=1, rsi=ARENAS + 8 * PAGE))
     assert machine.read(ARENAS + PAGE - 4, 8) == before
+
+
+def test_pages_that_are_unmapped_in_between_are_restored_too() -> None:
+    """mov [rdi], rsi; mov [rsi], rdi; ret: one page all the time, and so many others that all are unmapped again."""
+    mapped = memory("488937 48893e c3")
+    machine = Machine(mapped)
+    entry, place = TEXT + mapped.base, 0x123456789000
+    for page in range(1, 200):
+        machine.run(entry, state(rdi=place, rsi=place + PAGE * page))
+        machine.run(entry, state(rdi=place + 8, rsi=place + PAGE * page))
+        assert machine.read(place, 8) == mapped.random_page(place)[:8]
 
 
 def test_runs_from_the_same_state_are_equal() -> None:
@@ -218,6 +229,14 @@ def test_the_loaders_work_is_done() -> None:
     assert words[:4] == [0x1111111111111111, mapped.stub_address("puts"), PIE_BASE + TEXT, PIE_BASE + TEXT]
     assert words[4:] == [0] * 4
     assert len(mapped.stubs) == 1 + CALLBACKS + 2
+
+
+def test_wild_memory_has_no_zeros_in_variables() -> None:
+    plain, wild = (lay_out(image(b"\xc3"), 1, (), wild) for wild in (False, True))
+    data = [np.frombuffer(Machine(mapped).read(PIE_BASE + DATA, PAGE), "<u8") for mapped in (plain, wild)]
+    assert np.array_equal(data[0][:2], data[1][:2])
+    assert not data[0][2:].any()
+    assert np.count_nonzero(data[1]) > len(data[1]) // 2
 
 
 def test_a_fixed_image_keeps_its_addresses() -> None:

@@ -141,9 +141,7 @@ def build(tmp_path: Path) -> Iterator[Build]:
             "outward",
             "buffer",
         ]
-        functions = tuple(
-            Function(symbols[a], symbols[b] - symbols[a], a, a) for a, b in pairwise(names)
-        )
+        functions = tuple(Function(symbols[a], symbols[b] - symbols[a], a, a) for a, b in pairwise(names))
         image = Image(
             path=linked, content=b"", kind=Kind.FIXED, is_static=True, is_go=False, entry=0, build_id="", soname="",
             segments=(Segment(TEXT, len(text), 0, text, True, True, True),), sections=(), functions=functions,

@@ -1,0 +1,193 @@
+"""The two sides of a comparison: the same state run by the original and by the instrumented image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import numpy as np
+
+from codecache.types import Overlay
+from jit import event_log
+from jit.compare import Difference, Rules, compare
+from jit.counter_check import CounterCheck, count_visits
+from jit.disagreement import Listing, depends_on_dead_stack, list_code
+from jit.emulate import CODE_BYTES, INVALID, PAGES, PC_WORD, ExitKind, Machine, Run
+from jit.emulated_memory import EmulatedMemory, lay_out
+from jit.emulation_limits import StretchTable, is_trap
+from jit.event_log import KEY_SHIFT
+from jit.random_state import State, random_state
+from jit.tracepoints import Tracepoint
+from lifter.graph import FunctionGraph
+from lifter.image.types import Image
+from lifter.registers import ARITHMETIC_FLAGS
+
+_MORE_CODE: Final = 16
+"""How many times more code than the original the instrumented one may execute, plus `CODE_BYTES`."""
+_NOT_EMULATED: Final = "not emulated: "
+_FLAG_HISTORY: Final = 64
+"""Stretches of code before an exit that are searched for who defined the flags."""
+
+
+class Built(Protocol):
+    """What `jit.engine.build` makes, as far as it matters here."""
+
+    @property
+    def overlay(self) -> Overlay:
+        """What was added to the image."""
+
+    @property
+    def tracepoints(self) -> Sequence[Tracepoint]:
+        """Rows of the report, with the counters they are made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one state."""
+
+    end: str
+    """How the original's run ended."""
+    unchecked: str
+    """Why it was not compared to its end, '' if it was."""
+    counted: bool
+    """Whether the counters were compared, too."""
+    reached: frozenset[int]
+    """Blocks of the function that the original ran."""
+    difference: Difference | None
+    listing: Listing | None
+    """Where there is a difference: the code that ran last before it."""
+
+
+class Verifier:
+    """Runs states on both sides of one instrumented image; the machines are kept between functions."""
+
+    def __init__(self, image: Image, built: Built, *, seed: int, strict: bool) -> None:
+        """Raises ValueError if the overlay does not fit the image."""
+        self._image = image
+        self._built = built
+        self._seed = seed
+        self._strict = strict
+        self._benches: dict[bool, _Bench] = {}
+        self._bench(wild=False)
+
+    def state(self, number: int) -> State:
+        """State `number` of the sequence that the seed stands for."""
+        return random_state(self._bench(wild=False).memory, self._seed, number)
+
+    def check(self, graph: FunctionGraph, state: State) -> Outcome:
+        """Run the function of `graph` from `state` on both sides and compare."""
+        return self._bench(state.wild).check(graph, state)
+
+    def _bench(self, wild: bool) -> _Bench:
+        bench = self._benches.get(wild)
+        if bench is None:
+            bench = self._benches[wild] = _Bench(self._image, self._built, self._seed, self._strict, wild)
+        return bench
+
+
+class _Bench:
+    """Both machines, over the same memory."""
+
+    def __init__(self, image: Image, built: Built, seed: int, strict: bool, wild: bool) -> None:
+        overlay = built.overlay
+        self._overlay = overlay
+        self._strict = strict
+        reserved = [
+            (overlay.code_address, overlay.code_address + len(overlay.code)),
+            (overlay.data_address, overlay.data_address + len(overlay.data)),
+        ]
+        self.memory: EmulatedMemory = lay_out(image, seed, [part for part in reserved if part[0] < part[1]], wild)
+        self._original = Machine(self.memory)
+        self._instrumented = Machine(self.memory, overlay)
+        self._stretches = StretchTable(self._original.code_at)
+        self._other_stretches = StretchTable(self._instrumented.code_at)
+        start = overlay.data_address + self.memory.base
+        self._rules = Rules(strict, (start, start + len(overlay.data)), 0 if image.is_go else 128)
+        self._counters = CounterCheck(built.tracepoints, self.memory.base)
+
+    def check(self, graph: FunctionGraph, state: State) -> Outcome:
+        entry = graph.function.address + self.memory.base
+        run = self._original.run(entry, state)
+        executed = int(run.records["size"][run.records["kind"] == event_log.BLOCK].sum())
+        original = _believed(run, self._stretches, self._original)
+        run = self._instrumented.run(entry, state, executed * _MORE_CODE + CODE_BYTES, 8 * PAGES)
+        instrumented = _believed(run, self._other_stretches, self._instrumented)
+        last = original.exits[-1]
+        unchecked = last.target[len(_NOT_EMULATED) :] if last.target.startswith(_NOT_EMULATED) else ""
+        reached = self._reached(original, graph)
+        difference = compare(original, instrumented, state, self._rules, self._undefined(original))
+        counted = difference is None and last.kind is ExitKind.RETURN
+        counted = counted and instrumented.exits[-1].kind is ExitKind.RETURN
+        if counted:
+            difference = self._compare_counters(original, instrumented)
+        if difference is not None and depends_on_dead_stack(
+            self.memory, entry, state, original, difference, self._rules.red_zone
+        ):
+            difference, unchecked = None, "result depends on memory below the stack pointer"
+        listing = None if difference is None else list_code(self.memory, self._overlay, entry, state, difference)
+        return Outcome(last.kind.value, unchecked, counted, reached, difference, listing)
+
+    def _reached(self, run: Run, graph: FunctionGraph) -> frozenset[int]:
+        """Blocks of `graph` that the original ran."""
+        keys = run.records["value"][run.records["kind"] == event_log.BLOCK]
+        reached: set[int] = set()
+        for key in set(keys.tolist()):
+            start = (key & (1 << KEY_SHIFT) - 1) - self.memory.base
+            if graph.function.address <= start < graph.function.end or start in graph.blocks:
+                end = start + (key >> KEY_SHIFT)
+                reached.update(address for address in graph.blocks if start <= address < end)
+        return frozenset(reached)
+
+    def _undefined(self, run: Run) -> tuple[int, ...]:
+        """The flags that are undefined at each exit of the original."""
+        if not self._strict:
+            return (0,) * len(run.exits)
+        result = []
+        for left in run.exits:
+            records = run.records[: left.position]
+            keys = records["value"][records["kind"] == event_log.BLOCK][::-1]
+            undefined, open_flags = 0, ARITHMETIC_FLAGS
+            for key in keys[:_FLAG_HISTORY].tolist():
+                stretch = self._stretches[key]
+                undefined |= stretch.undefined & open_flags
+                open_flags &= ~stretch.settled
+                if not open_flags:
+                    break
+            result.append(undefined)
+        return tuple(result)
+
+    def _compare_counters(self, original: Run, instrumented: Run) -> Difference | None:
+        """Whether the counters say how often each block of the original ran."""
+        if not self._overlay.data:
+            return None
+        data = self._instrumented.read(self._rules.private[0], len(self._overlay.data))
+        records = original.records
+        keys = records["value"][records["kind"] == event_log.BLOCK].tolist()
+        what = self._counters.check(count_visits(keys, self._stretches), data)
+        if not what:
+            return None
+        leg = len(original.exits) - 1
+        return Difference(what, leg, len(original.records), len(instrumented.records))
+
+
+def _believed(run: Run, stretches: StretchTable, machine: Machine) -> Run:
+    """`run` up to the first code that unicorn cannot run right."""
+    blocks = run.records["kind"] == event_log.BLOCK
+    keys = run.records["value"][blocks]
+    wrong = {key: stretches[key].limit for key in set(keys.tolist()) if stretches[key].limit}
+    last = run.exits[-1]
+    if wrong:
+        which = np.isin(keys, np.array(list(wrong), np.uint64))
+        position = int(np.flatnonzero(blocks)[np.flatnonzero(which)[0]])
+        reason = wrong[int(run.records["value"][position])]
+    elif (last.kind, last.target) == (ExitKind.TRAP, INVALID):
+        position, pc = last.position, int(last.registers[PC_WORD])
+        if is_trap(machine.code_at(pc, 15)):
+            return run
+        reason = "an instruction that unicorn does not know"
+    else:
+        return run
+    kept = [exit for exit in run.exits[:-1] if exit.position <= position]
+    stop = replace(last, kind=ExitKind.BUDGET, target=_NOT_EMULATED + reason, position=position)
+    return Run(run.records[:position], (*kept, stop))
