@@ -8,17 +8,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ir.probes import Probe as Probe
+    from ir.probes import PythonContext as PythonContext
     from ir.probes import probe as probe
+    from jit.api import Binary as Binary
+    from jit.api import Plan as Plan
+    from jit.api import Result as Result
+    from jit.api import count as count
 
-__all__ = ["probe"]
+__all__ = ["Binary", "Plan", "Probe", "PythonContext", "Result", "count", "probe"]
 
-_PLACES = {"probe": "ir.probes"}
+_PLACES = {"probe": "ir.probes", "Probe": "ir.probes", "PythonContext": "ir.probes"}
 
 
 def __getattr__(name: str) -> Any:
     """Import public names when first used: the command line starts without LLVM and numba."""
-    if name not in _PLACES:
+    if name not in __all__:
         raise AttributeError(f"module 'jit' has no attribute '{name}'")
     from importlib import import_module
 
-    return getattr(import_module(_PLACES[name]), name)
+    return getattr(import_module(_PLACES.get(name, "jit.api")), name)

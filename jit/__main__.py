@@ -1,0 +1,5 @@
+"""`python -m jit` is `probeloom`."""
+
+from jit.cli import main
+
+main()

@@ -1,0 +1,284 @@
+"""The command line: `probeloom list|lift|rewrite|report|verify|cache`.
+
+Exit codes: 0 done, 2 wrong use, 3 refused, 4 a difference was found, 5 a fault of our own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from jit import console
+from lifter.errors import ProbeloomError, UsageError
+
+app = typer.Typer(
+    name="probeloom",
+    help="Puts probes into x86-64 Linux binaries by recompiling the code they are in.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+cache_app = typer.Typer(help="The store of compiled code in the user's cache directory.", rich_markup_mode=None)
+app.add_typer(cache_app, name="cache")
+
+Binary = Annotated[Path, typer.Argument(metavar="BINARY", help="An executable or shared library.")]
+Probes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--probe",
+        "-p",
+        metavar="SPEC",
+        help="POINT:FUNCTION[=ACTION], several times. POINT: entry, return, block, insn (FUNCTION+0xOFF). "
+        "FUNCTION: a glob over names, or 0xADDRESS. ACTION: count, or FILE.py:NAME.",
+    ),
+]
+ProbeFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--probes", metavar="FILE.toml", help="A file with a list of the same named 'probes'."),
+]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", help="Processes that compile; all cores.")]
+Liveness = Annotated[
+    Literal["abi", "strict"],
+    typer.Option(help="Which registers a region keeps: those the calling convention needs, or all."),
+]
+CounterUpdate = Annotated[
+    Literal["auto", "plain", "atomic"],
+    typer.Option(help="How counters are added to; auto is atomic where the program can start threads."),
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor fill the store of compiled code.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"probeloom {version('probeloom')}")
+        except PackageNotFoundError:
+            print("probeloom (not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Puts probes into x86-64 Linux binaries by recompiling the code they are in."""
+
+
+@app.command("list")
+def list_(
+    binary: Binary,
+    glob: Annotated[str, typer.Argument(metavar="[GLOB]", help="Only functions with such names.")] = "*",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show functions and whether they can be instrumented."""
+    from jit.commands.listing import run
+
+    run(binary, glob, as_json)
+
+
+@app.command()
+def lift(
+    binary: Binary,
+    function: Annotated[str, typer.Argument(metavar="FUNCTION", help="A name, demangled or not, or 0xADDRESS.")],
+    stage: Annotated[
+        Literal["cfg", "ir", "probe", "opt", "asm"],
+        typer.Option(help="Control-flow graph, IR, IR with probes, the same optimised, machine code."),
+    ] = "cfg",
+    probe: Probes = None,
+    probes: ProbeFiles = None,
+    liveness: Liveness = "abi",
+    counter_update: CounterUpdate = "auto",
+) -> None:
+    """Show what the engine makes of a function, at each stage.
+
+    Without --probe, every block is counted.
+    """
+    from jit.commands.lift import run
+
+    run(binary, function, stage, probe or [], probes or [], liveness, counter_update)
+
+
+@app.command()
+def rewrite(
+    binary: Binary,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT", help="The new executable.")] = None,
+    probe: Probes = None,
+    probes: ProbeFiles = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="What was done, refused, and how long it took.")
+    ] = None,
+    jobs: Jobs = None,
+    liveness: Liveness = "abi",
+    counter_update: CounterUpdate = "auto",
+    strict_coverage: Annotated[
+        bool, typer.Option("--strict-coverage", help="Exit with 3 if any tracepoint was refused.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but write OUT.")] = False,
+    no_cache: NoCache = False,
+) -> None:
+    """Write a new executable that behaves the same and counts.
+
+    Run it with PROBELOOM_DATA=FILE to keep the counters in FILE (%p: process id, %m: module's name), and see
+    them with `probeloom report FILE`.
+    """
+    if output is None and not dry_run:
+        raise UsageError("missing option -o OUT (or --dry-run)")
+    from jit.commands.rewrite import Request, run
+
+    run(
+        Request(
+            binary=binary,
+            output=output,
+            probes=tuple(probe or ()),
+            files=tuple(probes or ()),
+            report=report,
+            jobs=_jobs(jobs),
+            liveness=liveness,
+            counter_update=counter_update,
+            strict_coverage=strict_coverage,
+            dry_run=dry_run,
+            use_cache=not no_cache,
+        )
+    )
+
+
+@app.command("report")
+def report_(
+    data: Annotated[list[Path], typer.Argument(metavar="DATA", help="Data files of one executable: added up.")],
+    form: Annotated[Literal["text", "json", "drcov", "lcov"], typer.Option("--format", help="Output format.")] = "text",
+    sort: Annotated[
+        Literal["count", "address", "function", "instructions"], typer.Option(help="Order of the table.")
+    ] = "count",
+    top: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only the first N rows of the table.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Rows that were never hit, too.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Instead of printing.")] = None,
+) -> None:
+    """Show what was counted."""
+    from jit.commands.report import run
+
+    run(data, form, sort, top, every, output)
+
+
+@app.command()
+def verify(
+    binary: Binary,
+    probe: Probes = None,
+    probes: ProbeFiles = None,
+    samples: Annotated[int, typer.Option(metavar="N", min=1, help="Random states a function.")] = 100,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of the random states.")] = 0,
+    function: Annotated[str, typer.Option(metavar="GLOB", help="Only these of the instrumented functions.")] = "*",
+    case: Annotated[
+        Path, typer.Option(metavar="FILE.json", help="Where a difference is written, for --replay.")
+    ] = Path("probeloom-case.json"),
+    replay: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Run such a case again.")] = None,
+    jobs: Jobs = None,
+    liveness: Liveness = "abi",
+    counter_update: CounterUpdate = "auto",
+    no_cache: NoCache = False,
+) -> None:
+    """Compare original and instrumented functions, emulated.
+
+    Both run from the same random states; registers, memory and the order of writes must be equal.
+    """
+    from jit.commands.verify import Request, run
+
+    run(
+        Request(
+            binary=binary,
+            probes=tuple(probe or ()),
+            files=tuple(probes or ()),
+            samples=samples,
+            seed=seed,
+            function=function,
+            case=case,
+            replay=replay,
+            jobs=_jobs(jobs),
+            liveness=liveness,
+            counter_update=counter_update,
+            use_cache=not no_cache,
+        )
+    )
+
+
+@cache_app.command("info")
+def cache_info() -> None:
+    """Show where the store is and what it holds."""
+    from jit.commands.cache import info
+
+    info()
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Empty the store."""
+    from jit.commands.cache import clear
+
+    clear()
+
+
+def _jobs(jobs: int | None) -> int:
+    if jobs is None:
+        return len(os.sched_getaffinity(0))
+    if jobs < 1:
+        raise UsageError(f"--jobs is at least 1, not {jobs}")
+    return jobs
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        code = 141
+    except OSError as problem:
+        _discard_output()
+        console.say("error", f"cannot write the output: {problem.strerror}")
+        code = 2
+    sys.exit(code)
+
+
+def _discard_output() -> None:
+    """What is still buffered would fail again when the interpreter closes the stream."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _run() -> int:
+    try:
+        result = app(prog_name="probeloom", standalone_mode=False)
+    except ProbeloomError as failure:
+        if failure.exit_code == 5:
+            console.bug(failure)
+        else:
+            console.error(failure)
+        return failure.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        raise
+    except Exception as failure:
+        explain = getattr(failure, "format_message", None)
+        if explain is None:
+            console.bug(failure)
+            return 5
+        console.say("error", f"{explain().rstrip('.')}; see 'probeloom --help'")
+        return 2
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    main()

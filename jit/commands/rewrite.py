@@ -1,0 +1,87 @@
+"""`probeloom rewrite`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jit import console, engine, offline
+from jit.commands.selection import read_probes, read_specs
+from jit.prepare import Options
+from lifter.errors import Refusal, RefusedError, UsageError
+from lifter.image.load import open_image
+
+_REASONS = 3
+"""How many reasons the last line names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The options of the command."""
+
+    binary: Path
+    output: Path | None
+    """None only for a dry run."""
+    probes: tuple[str, ...]
+    files: tuple[Path, ...]
+    report: Path | None
+    jobs: int
+    liveness: Literal["abi", "strict"]
+    counter_update: Literal["auto", "plain", "atomic"]
+    strict_coverage: bool
+    dry_run: bool
+    use_cache: bool
+
+
+def run(request: Request) -> None:
+    """Instrument, write, and say what was done. Raises ProbeloomError."""
+    specs = read_specs(request.probes, request.files)
+    if not specs:
+        raise UsageError("no probe given: --probe 'block:*' counts every block")
+    if request.report is not None and request.report.is_dir():
+        raise UsageError(f"cannot write {request.report}: is a directory")
+    probes = read_probes(specs)
+    image = open_image(request.binary)
+    with console.progress() as progress:
+        options = Options(
+            jobs=request.jobs,
+            liveness=request.liveness,
+            counter_update=request.counter_update,
+            use_cache=request.use_cache,
+            probes=probes,
+            progress=progress,
+        )
+        built = engine.build(image, specs, options)
+    report: dict[str, Any] = dict(built.report)
+    if request.output is not None and not request.dry_run:
+        for text in offline.write(image, built.overlay, request.output):
+            console.note(text)
+    if request.report is not None:
+        console.write_output(json.dumps(report, indent=1) + "\n", request.report)
+    line = summary(request, report, built.refusals)
+    print(line)
+    if request.strict_coverage and built.refusals:
+        raise RefusedError(f"--strict-coverage: {_refused(built.refusals)}")
+
+
+def summary(request: Request, report: dict[str, Any], refusals: Iterable[Refusal]) -> str:
+    """The last line: what was instrumented, what was refused and why."""
+    functions, tracepoints = report["functions"], report["tracepoints"]
+    target = "dry run" if request.dry_run or request.output is None else str(request.output)
+    return (
+        f"{target}: {tracepoints['instrumented']} of {tracepoints['selected']} tracepoints in "
+        f"{functions['instrumented']} of {functions['selected']} functions; {_refused(tuple(refusals))}"
+    )
+
+
+def _refused(refusals: tuple[Refusal, ...]) -> str:
+    if not refusals:
+        return "nothing refused"
+    reasons = Counter(refusal.reason for refusal in refusals).most_common()
+    named = [f"{number} {reason}" for reason, number in reasons[:_REASONS]]
+    rest = sum(number for _, number in reasons[_REASONS:])
+    return f"{len(refusals)} refused: {'; '.join([*named, *([f'{rest} for other reasons'] if rest else [])])}"

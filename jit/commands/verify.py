@@ -1,0 +1,76 @@
+"""`probeloom verify`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jit import console, engine
+from jit.commands.selection import read_probes, read_specs
+from jit.prepare import Options, effective_liveness
+from jit.specs import match, select
+from jit.tracepoints import Point, Spec
+from jit.verify import Case, render, replay, verify
+from lifter.errors import DifferenceError, RefusedError, UsageError
+from lifter.image.load import open_image
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The options of the command."""
+
+    binary: Path
+    probes: tuple[str, ...]
+    files: tuple[Path, ...]
+    samples: int
+    seed: int
+    function: str
+    case: Path
+    replay: Path | None
+    jobs: int
+    liveness: Literal["abi", "strict"]
+    counter_update: Literal["auto", "plain", "atomic"]
+    use_cache: bool
+
+
+def run(request: Request) -> None:
+    """Verify and say what was checked. Raises DifferenceError on the first difference, or ProbeloomError."""
+    specs = read_specs(request.probes, request.files) or [Spec(Point.BLOCK, request.function)]
+    probes = read_probes(specs)
+    case = Case.load(request.replay) if request.replay is not None else None
+    image = open_image(request.binary)
+    chosen = match(specs, image.functions)
+    selected = {function for functions in chosen.values() for function in functions}
+    functions = [function for function in select(request.function, image.functions) if function in selected]
+    if not functions:
+        raise RefusedError(f"--function '{request.function}' matches no function that the probes are in")
+    with console.progress() as progress:
+        options = Options(
+            jobs=request.jobs,
+            liveness=request.liveness,
+            counter_update=request.counter_update,
+            use_cache=request.use_cache,
+            probes=probes,
+            progress=progress,
+        )
+        built = engine.build(image, specs, options)
+    if case is not None:
+        again = replay(case, image, built)
+        if again is not None:
+            raise DifferenceError(f"the case still differs: {again}")
+        print(f"{request.replay}: no difference any more")
+        return
+    strict = effective_liveness(image, request.liveness) == "strict"
+    report = verify(image, built, functions=functions, samples=request.samples, seed=request.seed, strict=strict)
+    print(render(report))
+    if not report.cases:
+        return
+    first = report.cases[0]
+    try:
+        first.save(request.case)
+    except OSError as error:
+        raise UsageError(f"cannot write {request.case}: {error.strerror}") from None
+    raise DifferenceError(
+        f"{first.function} differs: {first.what}; again with: probeloom verify {request.binary} --replay {request.case}"
+    )
