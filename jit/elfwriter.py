@@ -151,7 +151,7 @@ class ElfEditor:
 
     def initialiser(self) -> int | None:
         """Address of the DT_INIT function; None where there is none."""
-        return next((value for tag, value in self._dynamic() if tag == DT_INIT), None)
+        return next((value for tag, value in self.dynamic_table() if tag == DT_INIT), None)
 
     def set_initialiser(self, address: int, spare: int) -> bytes:
         """Lets the loader call `address` before all other initialisers of a library.
@@ -159,7 +159,7 @@ class ElfEditor:
         Uses the DT_INIT entry, else a spare one, else moves the dynamic table: returns then its bytes, for
         the writable address `spare`; b'' otherwise. Raises RefusedError for a file without a dynamic table.
         """
-        table = self._dynamic()
+        table = self.dynamic_table()
         place = next((s for s in self.segments if s.type == PT_DYNAMIC), None)
         if place is None or not table:
             raise RefusedError("library without a dynamic table")
@@ -225,7 +225,8 @@ class ElfEditor:
                 raise ProbeloomError(f"segment at {segment.address:#x} is not page-aligned after {end:#x}")
             end = segment.address + len(segment.content)
 
-    def _dynamic(self) -> list[tuple[int, int]]:
+    def dynamic_table(self) -> list[tuple[int, int]]:
+        """(tag, value) of each entry, up to the end of PT_DYNAMIC; [] where there is none."""
         place = next((s for s in self.segments if s.type == PT_DYNAMIC), None)
         if place is None:
             return []

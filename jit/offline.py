@@ -21,7 +21,7 @@ import lief
 from codecache.types import Overlay
 from jit.atomicfile import replacing
 from jit.elfwriter import EHDR_SIZE, PAGE, PT_DYNAMIC, PT_PROBELOOM, Added, Chunk, ElfEditor
-from jit.startup import ALIGNMENT, build_startup
+from jit.startup import ALIGNMENT, build_startup, startup_size
 from lifter.errors import ProbeloomError, RefusedError, UsageError
 from lifter.image.types import Image, Kind
 
@@ -30,6 +30,9 @@ _LARGEST_CHECKED = 1 << 28
 
 _REACH = 1 << 31
 """How far a rel32 goes."""
+
+_MARGIN = 1 << 16
+"""For what comes behind code and data: program headers, a moved dynamic table."""
 
 
 def reserve(image: Image) -> int:
@@ -96,6 +99,9 @@ def _target(image: Image, output: Path) -> Path:
 
 def _compose(image: Image, overlay: Overlay, editor: ElfEditor) -> tuple[list[Chunk], int]:
     start = -(-(overlay.code_address + len(overlay.code)) // ALIGNMENT) * ALIGNMENT
+    end = max(start + startup_size(), overlay.data_address + len(overlay.data)) + _MARGIN
+    if end - min(segment.address for segment in editor.loaded) >= _REACH:
+        raise RefusedError(f"{image.path}: no place for the instrumentation within 2 GiB of the code")
     is_library = image.kind is Kind.LIBRARY
     original = editor.initialiser() if is_library else image.entry
     startup, entered = build_startup(start, overlay.data_address, original, is_library)
@@ -108,9 +114,6 @@ def _compose(image: Image, overlay: Overlay, editor: ElfEditor) -> tuple[list[Ch
     else:
         editor.set_entry(entered)
     code = overlay.code + bytes(start - overlay.code_address - len(overlay.code)) + startup
-    lowest = min(segment.address for segment in editor.loaded)
-    if max(overlay.code_address + len(code), overlay.data_address + len(data)) + PAGE - lowest >= _REACH:
-        raise RefusedError(f"{image.path}: no place for the instrumentation within 2 GiB of the code")
     return editor.finish(
         [
             Added(".probeloom.data", overlay.data_address, data, writable=True),

@@ -39,6 +39,8 @@ struct header {
     char name[256];         /* file name of the module */
 };
 
+_Static_assert(sizeof(struct header) == 368, "HEADER of jit/datafile.py");
+
 extern struct header probeloom_data __attribute__((visibility("hidden")));
 
 /* Zeroed memory of our own, so that little of the program's stack is used. */
@@ -63,13 +65,13 @@ struct stat {
 enum {
     SYS_read = 0, SYS_write = 1, SYS_open = 2, SYS_close = 3, SYS_stat = 4, SYS_fstat = 5, SYS_mmap = 9,
     SYS_munmap = 11, SYS_pread64 = 17, SYS_nanosleep = 35, SYS_getpid = 39, SYS_flock = 73, SYS_rename = 82,
-    SYS_link = 86, SYS_unlink = 87, SYS_fchmod = 91, SYS_renameat2 = 316,
+    SYS_link = 86, SYS_unlink = 87, SYS_fchmod = 91, SYS_getrlimit = 97, SYS_renameat2 = 316,
 };
 enum { EINTR = 4, ENOENT = 2, EEXIST = 17, EINVAL = 22, ENOSYS = 38, EWOULDBLOCK = 11 };
 enum { O_RDONLY = 0, O_RDWR = 2, O_CREAT = 0100, O_EXCL = 0200, O_NOCTTY = 0400, O_NONBLOCK = 04000,
        O_CLOEXEC = 02000000 };
 enum { PROT_READ = 1, PROT_WRITE = 2, MAP_SHARED = 1, MAP_PRIVATE = 2, MAP_FIXED = 16, MAP_ANONYMOUS = 32 };
-enum { LOCK_EX = 2, LOCK_NB = 4, AT_FDCWD = -100, RENAME_NOREPLACE = 1, AT_SECURE = 23 };
+enum { LOCK_EX = 2, LOCK_NB = 4, AT_FDCWD = -100, RENAME_NOREPLACE = 1, RLIMIT_FSIZE = 1, AT_SECURE = 23 };
 enum { S_IFMT = 0170000, S_IFREG = 0100000 };
 
 static i64 call6(i64 number, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f) {
@@ -257,6 +259,9 @@ static enum verdict inspect(i64 file, const struct stat *status, struct header *
 /* Every byte is written, so that a full disk shows here and not as SIGBUS at some later increment. */
 static int write_new(i64 file, const struct scratch *scratch) {
     const struct header *mine = &probeloom_data;
+    u64 limit[2];
+    if (failed(call3(SYS_getrlimit, RLIMIT_FSIZE, (u64)limit, 0)) || limit[0] < mine->size)
+        return -1; /* a write beyond the limit would end the program with SIGXFSZ */
     if (write_all(file, mine, sizeof *mine))
         return -1;
     for (u64 left = mine->description_offset - sizeof *mine; left;) {

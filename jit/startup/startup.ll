@@ -865,300 +865,321 @@ define internal fastcc void @put_number(%struct.text* nocapture noundef %0, i64 
 
 ; Function Attrs: noredzone nounwind optsize
 define internal fastcc i64 @create(%struct.scratch* noundef %0, i32 noundef %1, i32 noundef %2) unnamed_addr #0 {
-  %4 = alloca %struct.text, align 8
-  %5 = bitcast %struct.text* %4 to i8*
-  call void @llvm.lifetime.start.p0i8(i64 24, i8* nonnull %5) #4
-  %6 = getelementptr inbounds %struct.text, %struct.text* %4, i64 0, i32 0
-  %7 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 2, i64 0
-  store i8* %7, i8** %6, align 8
-  %8 = getelementptr inbounds %struct.text, %struct.text* %4, i64 0, i32 1
-  %9 = getelementptr inbounds %struct.text, %struct.text* %4, i64 0, i32 2
-  br label %10
+  %4 = alloca [2 x i64], align 16
+  %5 = alloca %struct.text, align 8
+  %6 = bitcast %struct.text* %5 to i8*
+  call void @llvm.lifetime.start.p0i8(i64 24, i8* nonnull %6) #4
+  %7 = getelementptr inbounds %struct.text, %struct.text* %5, i64 0, i32 0
+  %8 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 2, i64 0
+  store i8* %8, i8** %7, align 8
+  %9 = getelementptr inbounds %struct.text, %struct.text* %5, i64 0, i32 1
+  %10 = getelementptr inbounds %struct.text, %struct.text* %5, i64 0, i32 2
+  br label %11
 
-10:                                               ; preds = %23, %3
-  %11 = phi i64 [ %24, %23 ], [ 0, %3 ]
-  br label %12
+11:                                               ; preds = %24, %3
+  %12 = phi i64 [ %25, %24 ], [ 0, %3 ]
+  br label %13
 
-12:                                               ; preds = %10, %16
-  %13 = phi i64 [ %17, %16 ], [ %11, %10 ]
-  %14 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 1, i64 %13
-  %15 = load i8, i8* %14, align 1
-  switch i8 %15, label %16 [
-    i8 0, label %18
-    i8 47, label %23
+13:                                               ; preds = %11, %17
+  %14 = phi i64 [ %18, %17 ], [ %12, %11 ]
+  %15 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 1, i64 %14
+  %16 = load i8, i8* %15, align 1
+  switch i8 %16, label %17 [
+    i8 0, label %19
+    i8 47, label %24
   ]
 
-16:                                               ; preds = %12
-  %17 = add i64 %13, 1
-  br label %12, !llvm.loop !19
+17:                                               ; preds = %13
+  %18 = add i64 %14, 1
+  br label %13, !llvm.loop !19
 
-18:                                               ; preds = %12
-  %19 = icmp eq i64 %11, 0
-  br i1 %19, label %20, label %47
+19:                                               ; preds = %13
+  %20 = icmp eq i64 %12, 0
+  br i1 %20, label %21, label %48
 
-20:                                               ; preds = %58, %18
-  %21 = phi i32 [ 0, %18 ], [ %59, %58 ]
-  %22 = phi i64 [ 0, %18 ], [ %60, %58 ]
-  br label %25
+21:                                               ; preds = %59, %19
+  %22 = phi i32 [ 0, %19 ], [ %60, %59 ]
+  %23 = phi i64 [ 0, %19 ], [ %61, %59 ]
+  br label %26
 
-23:                                               ; preds = %12
-  %24 = add i64 %13, 1
-  br label %10, !llvm.loop !19
+24:                                               ; preds = %13
+  %25 = add i64 %14, 1
+  br label %11, !llvm.loop !19
 
-25:                                               ; preds = %20, %36
-  %26 = phi i32 [ %37, %36 ], [ %21, %20 ]
-  %27 = phi i64 [ %38, %36 ], [ %22, %20 ]
-  %28 = phi i8 [ %39, %36 ], [ 46, %20 ]
-  %29 = phi i8* [ %30, %36 ], [ getelementptr inbounds ([12 x i8], [12 x i8]* @.str.3, i64 0, i64 0), %20 ]
-  %30 = getelementptr inbounds i8, i8* %29, i64 1
-  %31 = add i64 %27, 1
-  %32 = icmp ugt i64 %31, 4351
-  br i1 %32, label %36, label %33
+26:                                               ; preds = %21, %37
+  %27 = phi i32 [ %38, %37 ], [ %22, %21 ]
+  %28 = phi i64 [ %39, %37 ], [ %23, %21 ]
+  %29 = phi i8 [ %40, %37 ], [ 46, %21 ]
+  %30 = phi i8* [ %31, %37 ], [ getelementptr inbounds ([12 x i8], [12 x i8]* @.str.3, i64 0, i64 0), %21 ]
+  %31 = getelementptr inbounds i8, i8* %30, i64 1
+  %32 = add i64 %28, 1
+  %33 = icmp ugt i64 %32, 4351
+  br i1 %33, label %37, label %34
 
-33:                                               ; preds = %25
-  %34 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 2, i64 %27
-  store i8 %28, i8* %34, align 1
-  %35 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 2, i64 %31
-  store i8 0, i8* %35, align 1
-  br label %36
+34:                                               ; preds = %26
+  %35 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 2, i64 %28
+  store i8 %29, i8* %35, align 1
+  %36 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 2, i64 %32
+  store i8 0, i8* %36, align 1
+  br label %37
 
-36:                                               ; preds = %25, %33
-  %37 = phi i32 [ %26, %33 ], [ 1, %25 ]
-  %38 = phi i64 [ %31, %33 ], [ %27, %25 ]
-  %39 = load i8, i8* %30, align 1
-  %40 = icmp eq i8* %30, getelementptr inbounds ([12 x i8], [12 x i8]* @.str.3, i64 0, i64 11)
-  br i1 %40, label %41, label %25, !llvm.loop !12
+37:                                               ; preds = %26, %34
+  %38 = phi i32 [ %27, %34 ], [ 1, %26 ]
+  %39 = phi i64 [ %32, %34 ], [ %28, %26 ]
+  %40 = load i8, i8* %31, align 1
+  %41 = icmp eq i8* %31, getelementptr inbounds ([12 x i8], [12 x i8]* @.str.3, i64 0, i64 11)
+  br i1 %41, label %42, label %26, !llvm.loop !12
 
-41:                                               ; preds = %36
-  store i64 %38, i64* %8, align 8
-  store i32 %37, i32* %9, align 8
-  %42 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 39, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0) #4
-  call fastcc void @put_number(%struct.text* noundef nonnull %4, i64 noundef %42) #6
-  %43 = load i64, i64* %8, align 8
-  %44 = add i64 %43, 1
-  %45 = icmp ugt i64 %44, 4351
-  %46 = ptrtoint i8* %7 to i64
-  br label %63
+42:                                               ; preds = %37
+  store i64 %39, i64* %9, align 8
+  store i32 %38, i32* %10, align 8
+  %43 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 39, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0) #4
+  call fastcc void @put_number(%struct.text* noundef nonnull %5, i64 noundef %43) #6
+  %44 = load i64, i64* %9, align 8
+  %45 = add i64 %44, 1
+  %46 = icmp ugt i64 %45, 4351
+  %47 = ptrtoint i8* %8 to i64
+  br label %64
 
-47:                                               ; preds = %18, %58
-  %48 = phi i64 [ %61, %58 ], [ 0, %18 ]
-  %49 = phi i64 [ %60, %58 ], [ 0, %18 ]
-  %50 = phi i32 [ %59, %58 ], [ 0, %18 ]
-  %51 = add i64 %49, 1
-  %52 = icmp ugt i64 %51, 4351
-  br i1 %52, label %58, label %53
+48:                                               ; preds = %19, %59
+  %49 = phi i64 [ %62, %59 ], [ 0, %19 ]
+  %50 = phi i64 [ %61, %59 ], [ 0, %19 ]
+  %51 = phi i32 [ %60, %59 ], [ 0, %19 ]
+  %52 = add i64 %50, 1
+  %53 = icmp ugt i64 %52, 4351
+  br i1 %53, label %59, label %54
 
-53:                                               ; preds = %47
-  %54 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 1, i64 %48
-  %55 = load i8, i8* %54, align 1
-  %56 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 2, i64 %49
-  store i8 %55, i8* %56, align 1
-  %57 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 2, i64 %51
-  store i8 0, i8* %57, align 1
-  br label %58
+54:                                               ; preds = %48
+  %55 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 1, i64 %49
+  %56 = load i8, i8* %55, align 1
+  %57 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 2, i64 %50
+  store i8 %56, i8* %57, align 1
+  %58 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 2, i64 %52
+  store i8 0, i8* %58, align 1
+  br label %59
 
-58:                                               ; preds = %47, %53
-  %59 = phi i32 [ %50, %53 ], [ 1, %47 ]
-  %60 = phi i64 [ %51, %53 ], [ %49, %47 ]
-  %61 = add nuw i64 %48, 1
-  %62 = icmp eq i64 %61, %11
-  br i1 %62, label %20, label %47, !llvm.loop !20
+59:                                               ; preds = %48, %54
+  %60 = phi i32 [ %51, %54 ], [ 1, %48 ]
+  %61 = phi i64 [ %52, %54 ], [ %50, %48 ]
+  %62 = add nuw i64 %49, 1
+  %63 = icmp eq i64 %62, %12
+  br i1 %63, label %21, label %48, !llvm.loop !20
 
-63:                                               ; preds = %41, %76
-  %64 = phi i64 [ 0, %41 ], [ %77, %76 ]
-  store i64 %43, i64* %8, align 8
-  br i1 %45, label %65, label %66
+64:                                               ; preds = %42, %77
+  %65 = phi i64 [ 0, %42 ], [ %78, %77 ]
+  store i64 %44, i64* %9, align 8
+  br i1 %46, label %66, label %67
 
-65:                                               ; preds = %63
-  store i32 1, i32* %9, align 8
-  br label %70
+66:                                               ; preds = %64
+  store i32 1, i32* %10, align 8
+  br label %71
 
-66:                                               ; preds = %63
-  %67 = load i8*, i8** %6, align 8
-  store i64 %44, i64* %8, align 8
-  %68 = getelementptr inbounds i8, i8* %67, i64 %43
-  store i8 45, i8* %68, align 1
-  %69 = getelementptr inbounds i8, i8* %67, i64 %44
-  store i8 0, i8* %69, align 1
-  br label %70
+67:                                               ; preds = %64
+  %68 = load i8*, i8** %7, align 8
+  store i64 %45, i64* %9, align 8
+  %69 = getelementptr inbounds i8, i8* %68, i64 %44
+  store i8 45, i8* %69, align 1
+  %70 = getelementptr inbounds i8, i8* %68, i64 %45
+  store i8 0, i8* %70, align 1
+  br label %71
 
-70:                                               ; preds = %65, %66
-  call fastcc void @put_number(%struct.text* noundef nonnull %4, i64 noundef %64) #6
-  %71 = load i32, i32* %9, align 8
-  %72 = icmp eq i32 %71, 0
-  br i1 %72, label %73, label %177
+71:                                               ; preds = %66, %67
+  call fastcc void @put_number(%struct.text* noundef nonnull %5, i64 noundef %65) #6
+  %72 = load i32, i32* %10, align 8
+  %73 = icmp eq i32 %72, 0
+  br i1 %73, label %74, label %189
 
-73:                                               ; preds = %70, %73
-  %74 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 2, i64 %46, i64 526786, i64 438, i64 0, i64 0, i64 0) #4
-  %75 = icmp eq i64 %74, -4
-  br i1 %75, label %73, label %76, !llvm.loop !8
+74:                                               ; preds = %71, %74
+  %75 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 2, i64 %47, i64 526786, i64 438, i64 0, i64 0, i64 0) #4
+  %76 = icmp eq i64 %75, -4
+  br i1 %76, label %74, label %77, !llvm.loop !8
 
-76:                                               ; preds = %73
-  %77 = add nuw nsw i64 %64, 1
-  %78 = icmp ult i64 %64, 99
-  %79 = icmp eq i64 %74, -17
-  %80 = select i1 %78, i1 %79, i1 false
-  br i1 %80, label %63, label %81, !llvm.loop !21
+77:                                               ; preds = %74
+  %78 = add nuw nsw i64 %65, 1
+  %79 = icmp ult i64 %65, 99
+  %80 = icmp eq i64 %75, -17
+  %81 = select i1 %79, i1 %80, i1 false
+  br i1 %81, label %64, label %82, !llvm.loop !21
 
-81:                                               ; preds = %76
-  %82 = icmp ult i64 %74, -4095
-  br i1 %82, label %83, label %177
+82:                                               ; preds = %77
+  %83 = icmp ult i64 %75, -4095
+  br i1 %83, label %84, label %189
 
-83:                                               ; preds = %81, %94
-  %84 = phi i8* [ %96, %94 ], [ bitcast (%struct.header* @probeloom_data to i8*), %81 ]
-  %85 = phi i64 [ %95, %94 ], [ 368, %81 ]
-  %86 = ptrtoint i8* %84 to i64
-  %87 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 1, i64 %74, i64 %86, i64 %85, i64 0, i64 0, i64 0) #4
-  %88 = icmp eq i64 %87, -4
-  br i1 %88, label %94, label %89, !llvm.loop !22
+84:                                               ; preds = %82
+  %85 = bitcast [2 x i64]* %4 to i8*
+  call void @llvm.lifetime.start.p0i8(i64 16, i8* nonnull %85) #4
+  %86 = ptrtoint [2 x i64]* %4 to i64
+  %87 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 97, i64 1, i64 %86, i64 0, i64 0, i64 0, i64 0) #4
+  %88 = icmp ult i64 %87, -4095
+  br i1 %88, label %89, label %161
 
-89:                                               ; preds = %83
-  %90 = icmp slt i64 %87, 1
-  br i1 %90, label %173, label %91
+89:                                               ; preds = %84
+  %90 = getelementptr inbounds [2 x i64], [2 x i64]* %4, i64 0, i64 0
+  %91 = load i64, i64* %90, align 16
+  %92 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 5), align 8
+  %93 = icmp ult i64 %91, %92
+  br i1 %93, label %161, label %94
 
-91:                                               ; preds = %89
-  %92 = getelementptr inbounds i8, i8* %84, i64 %87
-  %93 = sub i64 %85, %87
-  br label %94
+94:                                               ; preds = %89, %105
+  %95 = phi i8* [ %107, %105 ], [ bitcast (%struct.header* @probeloom_data to i8*), %89 ]
+  %96 = phi i64 [ %106, %105 ], [ 368, %89 ]
+  %97 = ptrtoint i8* %95 to i64
+  %98 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 1, i64 %75, i64 %97, i64 %96, i64 0, i64 0, i64 0) #4
+  %99 = icmp eq i64 %98, -4
+  br i1 %99, label %105, label %100, !llvm.loop !22
 
-94:                                               ; preds = %91, %83
-  %95 = phi i64 [ %93, %91 ], [ %85, %83 ]
-  %96 = phi i8* [ %92, %91 ], [ %84, %83 ]
-  %97 = icmp eq i64 %95, 0
-  br i1 %97, label %98, label %83
+100:                                              ; preds = %94
+  %101 = icmp slt i64 %98, 1
+  br i1 %101, label %161, label %102
 
-98:                                               ; preds = %94
-  %99 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 9), align 8
-  %100 = add i64 %99, -368
-  %101 = icmp eq i64 %100, 0
-  br i1 %101, label %128, label %102
+102:                                              ; preds = %100
+  %103 = getelementptr inbounds i8, i8* %95, i64 %98
+  %104 = sub i64 %96, %98
+  br label %105
 
-102:                                              ; preds = %98
-  %103 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 4, i64 0
-  br label %104
+105:                                              ; preds = %102, %94
+  %106 = phi i64 [ %104, %102 ], [ %96, %94 ]
+  %107 = phi i8* [ %103, %102 ], [ %95, %94 ]
+  %108 = icmp eq i64 %106, 0
+  br i1 %108, label %109, label %94
 
-104:                                              ; preds = %123, %102
-  %105 = phi i64 [ %100, %102 ], [ %124, %123 ]
-  %106 = icmp ult i64 %105, 65536
-  %107 = select i1 %106, i64 %105, i64 65536
-  br label %108
+109:                                              ; preds = %105
+  %110 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 9), align 8
+  %111 = add i64 %110, -368
+  %112 = icmp eq i64 %111, 0
+  br i1 %112, label %139, label %113
 
-108:                                              ; preds = %119, %104
-  %109 = phi i8* [ %121, %119 ], [ %103, %104 ]
-  %110 = phi i64 [ %120, %119 ], [ %107, %104 ]
-  %111 = ptrtoint i8* %109 to i64
-  %112 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 1, i64 %74, i64 %111, i64 %110, i64 0, i64 0, i64 0) #4
-  %113 = icmp eq i64 %112, -4
-  br i1 %113, label %119, label %114, !llvm.loop !22
+113:                                              ; preds = %109
+  %114 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 4, i64 0
+  br label %115
 
-114:                                              ; preds = %108
-  %115 = icmp slt i64 %112, 1
-  br i1 %115, label %173, label %116
-
-116:                                              ; preds = %114
-  %117 = getelementptr inbounds i8, i8* %109, i64 %112
-  %118 = sub i64 %110, %112
+115:                                              ; preds = %134, %113
+  %116 = phi i64 [ %111, %113 ], [ %135, %134 ]
+  %117 = icmp ult i64 %116, 65536
+  %118 = select i1 %117, i64 %116, i64 65536
   br label %119
 
-119:                                              ; preds = %116, %108
-  %120 = phi i64 [ %118, %116 ], [ %110, %108 ]
-  %121 = phi i8* [ %117, %116 ], [ %109, %108 ]
-  %122 = icmp eq i64 %120, 0
-  br i1 %122, label %123, label %108
+119:                                              ; preds = %130, %115
+  %120 = phi i8* [ %132, %130 ], [ %114, %115 ]
+  %121 = phi i64 [ %131, %130 ], [ %118, %115 ]
+  %122 = ptrtoint i8* %120 to i64
+  %123 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 1, i64 %75, i64 %122, i64 %121, i64 0, i64 0, i64 0) #4
+  %124 = icmp eq i64 %123, -4
+  br i1 %124, label %130, label %125, !llvm.loop !22
 
-123:                                              ; preds = %119
-  %124 = sub i64 %105, %107
-  %125 = icmp eq i64 %124, 0
-  br i1 %125, label %126, label %104
+125:                                              ; preds = %119
+  %126 = icmp slt i64 %123, 1
+  br i1 %126, label %161, label %127
 
-126:                                              ; preds = %123
-  %127 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 9), align 8
-  br label %128
+127:                                              ; preds = %125
+  %128 = getelementptr inbounds i8, i8* %120, i64 %123
+  %129 = sub i64 %121, %123
+  br label %130
 
-128:                                              ; preds = %126, %98
-  %129 = phi i64 [ %127, %126 ], [ 368, %98 ]
-  %130 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 5), align 8
-  %131 = sub i64 %130, %129
-  %132 = icmp eq i64 %131, 0
-  br i1 %132, label %150, label %133
+130:                                              ; preds = %127, %119
+  %131 = phi i64 [ %129, %127 ], [ %121, %119 ]
+  %132 = phi i8* [ %128, %127 ], [ %120, %119 ]
+  %133 = icmp eq i64 %131, 0
+  br i1 %133, label %134, label %119
 
-133:                                              ; preds = %128
-  %134 = getelementptr inbounds i8, i8* bitcast (%struct.header* @probeloom_data to i8*), i64 %129
-  br label %135
+134:                                              ; preds = %130
+  %135 = sub i64 %116, %118
+  %136 = icmp eq i64 %135, 0
+  br i1 %136, label %137, label %115
 
-135:                                              ; preds = %146, %133
-  %136 = phi i8* [ %148, %146 ], [ %134, %133 ]
-  %137 = phi i64 [ %147, %146 ], [ %131, %133 ]
-  %138 = ptrtoint i8* %136 to i64
-  %139 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 1, i64 %74, i64 %138, i64 %137, i64 0, i64 0, i64 0) #4
-  %140 = icmp eq i64 %139, -4
-  br i1 %140, label %146, label %141, !llvm.loop !22
+137:                                              ; preds = %134
+  %138 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 9), align 8
+  br label %139
 
-141:                                              ; preds = %135
-  %142 = icmp slt i64 %139, 1
-  br i1 %142, label %173, label %143
+139:                                              ; preds = %137, %109
+  %140 = phi i64 [ %138, %137 ], [ 368, %109 ]
+  %141 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 5), align 8
+  %142 = sub i64 %141, %140
+  %143 = icmp eq i64 %142, 0
+  br i1 %143, label %162, label %144
 
-143:                                              ; preds = %141
-  %144 = getelementptr inbounds i8, i8* %136, i64 %139
-  %145 = sub i64 %137, %139
+144:                                              ; preds = %139
+  %145 = getelementptr inbounds i8, i8* bitcast (%struct.header* @probeloom_data to i8*), i64 %140
   br label %146
 
-146:                                              ; preds = %143, %135
-  %147 = phi i64 [ %145, %143 ], [ %137, %135 ]
-  %148 = phi i8* [ %144, %143 ], [ %136, %135 ]
-  %149 = icmp eq i64 %147, 0
-  br i1 %149, label %150, label %135
+146:                                              ; preds = %157, %144
+  %147 = phi i8* [ %159, %157 ], [ %145, %144 ]
+  %148 = phi i64 [ %158, %157 ], [ %142, %144 ]
+  %149 = ptrtoint i8* %147 to i64
+  %150 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 1, i64 %75, i64 %149, i64 %148, i64 0, i64 0, i64 0) #4
+  %151 = icmp eq i64 %150, -4
+  br i1 %151, label %157, label %152, !llvm.loop !22
 
-150:                                              ; preds = %146, %128
-  %151 = icmp eq i32 %1, 0
-  br i1 %151, label %161, label %152
+152:                                              ; preds = %146
+  %153 = icmp slt i64 %150, 1
+  br i1 %153, label %161, label %154
 
-152:                                              ; preds = %150
-  %153 = and i32 %2, 511
-  %154 = zext i32 %153 to i64
-  %155 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 91, i64 %74, i64 %154, i64 0, i64 0, i64 0, i64 0) #4
-  %156 = icmp eq i64 %155, 0
-  br i1 %156, label %157, label %173
+154:                                              ; preds = %152
+  %155 = getelementptr inbounds i8, i8* %147, i64 %150
+  %156 = sub i64 %148, %150
+  br label %157
 
-157:                                              ; preds = %152
-  %158 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 1, i64 0
-  %159 = ptrtoint i8* %158 to i64
-  %160 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 82, i64 %46, i64 %159, i64 0, i64 0, i64 0, i64 0) #4
-  br label %170
+157:                                              ; preds = %154, %146
+  %158 = phi i64 [ %156, %154 ], [ %148, %146 ]
+  %159 = phi i8* [ %155, %154 ], [ %147, %146 ]
+  %160 = icmp eq i64 %158, 0
+  br i1 %160, label %162, label %146
 
-161:                                              ; preds = %150
-  %162 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 1, i64 0
-  %163 = ptrtoint i8* %162 to i64
-  %164 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 316, i64 -100, i64 %46, i64 -100, i64 %163, i64 1, i64 0) #4
-  switch i64 %164, label %170 [
-    i64 -22, label %165
-    i64 -38, label %165
+161:                                              ; preds = %100, %125, %152, %84, %89
+  call void @llvm.lifetime.end.p0i8(i64 16, i8* nonnull %85) #4
+  br label %185
+
+162:                                              ; preds = %157, %139
+  call void @llvm.lifetime.end.p0i8(i64 16, i8* nonnull %85) #4
+  %163 = icmp eq i32 %1, 0
+  br i1 %163, label %173, label %164
+
+164:                                              ; preds = %162
+  %165 = and i32 %2, 511
+  %166 = zext i32 %165 to i64
+  %167 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 91, i64 %75, i64 %166, i64 0, i64 0, i64 0, i64 0) #4
+  %168 = icmp eq i64 %167, 0
+  br i1 %168, label %169, label %185
+
+169:                                              ; preds = %164
+  %170 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 1, i64 0
+  %171 = ptrtoint i8* %170 to i64
+  %172 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 82, i64 %47, i64 %171, i64 0, i64 0, i64 0, i64 0) #4
+  br label %182
+
+173:                                              ; preds = %162
+  %174 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 1, i64 0
+  %175 = ptrtoint i8* %174 to i64
+  %176 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 316, i64 -100, i64 %47, i64 -100, i64 %175, i64 1, i64 0) #4
+  switch i64 %176, label %182 [
+    i64 -22, label %177
+    i64 -38, label %177
   ]
 
-165:                                              ; preds = %161, %161
-  %166 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 86, i64 %46, i64 %163, i64 0, i64 0, i64 0, i64 0) #4
-  %167 = icmp eq i64 %166, 0
-  br i1 %167, label %168, label %173
+177:                                              ; preds = %173, %173
+  %178 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 86, i64 %47, i64 %175, i64 0, i64 0, i64 0, i64 0) #4
+  %179 = icmp eq i64 %178, 0
+  br i1 %179, label %180, label %185
 
-168:                                              ; preds = %165
-  %169 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 87, i64 %46, i64 0, i64 0, i64 0, i64 0, i64 0) #4
-  br label %177
+180:                                              ; preds = %177
+  %181 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 87, i64 %47, i64 0, i64 0, i64 0, i64 0, i64 0) #4
+  br label %189
 
-170:                                              ; preds = %161, %157
-  %171 = phi i64 [ %160, %157 ], [ %164, %161 ]
-  %172 = icmp eq i64 %171, 0
-  br i1 %172, label %177, label %173
+182:                                              ; preds = %173, %169
+  %183 = phi i64 [ %172, %169 ], [ %176, %173 ]
+  %184 = icmp eq i64 %183, 0
+  br i1 %184, label %189, label %185
 
-173:                                              ; preds = %89, %114, %141, %165, %152, %170
-  %174 = phi i64 [ %171, %170 ], [ %166, %165 ], [ %155, %152 ], [ -1, %141 ], [ -1, %114 ], [ -1, %89 ]
-  %175 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %74, i64 0, i64 0, i64 0, i64 0, i64 0) #4
-  %176 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 87, i64 %46, i64 0, i64 0, i64 0, i64 0, i64 0) #4
-  br label %177
+185:                                              ; preds = %177, %161, %164, %182
+  %186 = phi i64 [ %183, %182 ], [ %178, %177 ], [ -1, %161 ], [ %167, %164 ]
+  %187 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %75, i64 0, i64 0, i64 0, i64 0, i64 0) #4
+  %188 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 87, i64 %47, i64 0, i64 0, i64 0, i64 0, i64 0) #4
+  br label %189
 
-177:                                              ; preds = %70, %168, %173, %170, %81
-  %178 = phi i64 [ %74, %81 ], [ %174, %173 ], [ %74, %170 ], [ %74, %168 ], [ -1, %70 ]
-  call void @llvm.lifetime.end.p0i8(i64 24, i8* nonnull %5) #4
-  ret i64 %178
+189:                                              ; preds = %71, %180, %185, %182, %82
+  %190 = phi i64 [ %75, %82 ], [ %186, %185 ], [ %75, %182 ], [ %75, %180 ], [ -1, %71 ]
+  call void @llvm.lifetime.end.p0i8(i64 24, i8* nonnull %6) #4
+  ret i64 %190
 }
 
 ; Function Attrs: argmemonly mustprogress nofree nounwind willreturn
