@@ -360,6 +360,12 @@ def probe(
     return mark if function is None else mark(function)
 
 
+_ATOMIC_ADD: Final = re.compile(r"  %(\w+) = atomicrmw add ptr (%\w+), i64 (\S+) monotonic, align 8")
+_PLAIN_ADD: Final = r"""  %\1.old = load i64, ptr \2, align 8
+  %\1 = add i64 %\1.old, \3
+  store i64 %\1, ptr \2, align 8"""
+
+
 @dataclass(frozen=True, slots=True)
 class CompiledProbe:
     """A probe as LLVM IR."""
@@ -379,9 +385,13 @@ class CompiledProbe:
     size: int
     """Number of IR instructions: whether inlining pays."""
 
-    def named(self, index: int) -> str:
-        """Its text as `@L_probe<index>`, for regions with several probes."""
-        return self.text.replace("@L_probe0(", f"@L_probe{index}(")
+    def named(self, index: int, atomic: bool = True) -> str:
+        """Its text as `@L_probe<index>`, for regions with several probes.
+
+        Without `atomic`, `ctx.data.add` is an ordinary addition: for programs that start no threads.
+        """
+        text = self.text if atomic else _ATOMIC_ADD.sub(_PLAIN_ADD, self.text)
+        return text.replace("@L_probe0(", f"@L_probe{index}(")
 
 
 def load_probe(file: Path, name: str) -> CompiledProbe:

@@ -47,11 +47,12 @@ GLOBAL = 0xCBF29CE484222325
 class Native:
     """A compiled probe, callable in this process."""
 
-    def __init__(self, compiled: CompiledProbe) -> None:
+    def __init__(self, compiled: CompiledProbe, atomic: bool = True) -> None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         text = (
-            compiled.text + "define void @run(ptr %r, ptr %d) {\n call void @L_probe0(ptr %r, ptr %d)\n ret void\n}\n"
+            compiled.named(0, atomic)
+            + "define void @run(ptr %r, ptr %d) {\n call void @L_probe0(ptr %r, ptr %d)\n ret void\n}\n"
         )
         module = llvm.parse_assembly(text)
         module.verify()
@@ -214,6 +215,14 @@ def test_text_is_one_plain_function() -> None:
         assert not re.search(r"@(?!L_probe0|llvm\.[su]?(min|max|abs))", compiled.text)
         assert not re.search(r"float|double|<\d+ x|alloca|![a-z0-9]|#\d|undef|poison", compiled.text)
         assert "@L_probe3(" in compiled.named(3) and "@L_probe0(" not in compiled.named(3)
+
+
+def test_additions_need_not_be_atomic() -> None:
+    compiled = indexes.compile()
+    assert compiled.text.count("atomicrmw add") == 2 and "atomicrmw" not in compiled.named(0, atomic=False)
+    slots = [5, 7, 1, *[2] * 14]
+    states = [Native(compiled, atomic)(slots, [1, 2, 3, 4, 5]) for atomic in (True, False)]
+    assert states[0] == states[1] == in_python(indexes, slots, [1, 2, 3, 4, 5])
 
 
 def test_equal_probes_have_equal_text() -> None:
