@@ -1,0 +1,35 @@
+"""CI's slice of the matrix: each program at least once, the same cells in every run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.corpus import Cell, cells, programs
+from tests.matrix import check_cell, sample
+from tests.tool import Tool
+
+SLICE = sample(list(cells()), count=len(programs()) + 4, seed=2, static_limit=2)
+FLAVOURED = sample([cell for cell in cells(include_flavours=True) if cell.flavour], count=5, seed=2)
+NEEDED = {"gcc": ("gcc", "g++"), "clang": ("clang", "clang++"), "go": ("go",), "rustc": ("rustc",)}
+
+
+def _cell(cell: Cell) -> object:
+    marks = [pytest.mark.needs(*NEEDED[cell.compiler])] if cell.compiler != "rustc" else []
+    if cell.compiler == "rustc":
+        from tests.corpus import tool_path
+
+        marks.append(pytest.mark.skipif(tool_path("rustc") is None, reason="rustc is not installed"))
+    return pytest.param(cell, id=str(cell), marks=marks)
+
+
+@pytest.mark.parametrize("cell", [_cell(cell) for cell in (*SLICE, *FLAVOURED)])
+def test_rewritten_program_behaves_the_same(cell: Cell, tool: Tool, built: Path) -> None:
+    result = check_cell(cell, tool, built)
+    assert result.status == "ok", f"{result.status}: {result.detail}"
+
+
+def test_slice_holds_every_program() -> None:
+    inexact = {program.name for program in programs() if program.exact_faults}
+    assert {cell.program.name for cell in SLICE} == {program.name for program in programs()} - inexact
