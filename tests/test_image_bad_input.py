@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import stat
 import struct
 from pathlib import Path
 
@@ -55,13 +54,10 @@ def test_name_with_a_zero_byte() -> None:
         open_image("a\0b")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_unreadable(tmp_path: Path) -> None:
-    path = tmp_path / "secret"
-    path.write_bytes(b"x")
-    path.chmod(stat.S_IWUSR)
+def test_unreadable() -> None:
+    # A regular file that not even root can read from its beginning.
     with pytest.raises(UsageError, match="cannot be read"):
-        open_image(path)
+        open_image("/proc/self/mem")
 
 
 def patched(content: bytes, offset: int, value: bytes) -> bytes:
@@ -163,10 +159,15 @@ def test_truncated_without_section_headers(good: bytes, tmp_path: Path) -> None:
             opened(tmp_path, bare[:size])
 
 
+@pytest.fixture(scope="module")
+def good_cxx(directory: Path) -> bytes:
+    return build(directory, "good_cxx", CXX_PROGRAM, compiler="g++").read_bytes()
+
+
 @pytest.mark.parametrize("seed", range(4))
-def test_mutated_files_end_in_an_image_or_one_line(seed: int, good: bytes, directory: Path, tmp_path: Path) -> None:
+def test_mutated_files_end_in_an_image_or_one_line(seed: int, good: bytes, good_cxx: bytes, tmp_path: Path) -> None:
     """A tenth of the campaign that was run by hand; spans are chosen so that all parsers are reached."""
-    originals = [good, build(directory, f"cxx{seed}", CXX_PROGRAM, compiler="g++").read_bytes()]
+    originals = [good, good_cxx]
     spans = []
     for content in originals:
         elf = ElfFile(content, "original")
