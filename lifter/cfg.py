@@ -119,9 +119,22 @@ def _callers_of(targets: frozenset[int], graphs: Mapping[int, FunctionGraph]) ->
 
 def _add_foreign_entries(image: Image, graphs: Mapping[int, FunctionGraph], extra: dict[int, set[int]]) -> None:
     """Note in `extra` what code outside the graphs may jump to."""
+    for address, targets in foreign_targets(image, graphs).items():
+        graph = graphs[address]
+        for target in targets:
+            if target not in graph.entries and _is_instruction(graph, target):
+                extra.setdefault(address, set()).add(target)
+
+
+def foreign_targets(image: Image, graphs: Mapping[int, FunctionGraph]) -> dict[int, set[int]]:
+    """Function among `graphs` -> addresses in it that code outside all of them may jump to or call.
+
+    By byte patterns, instruction borders unknown: a superset.
+    """
+    found: dict[int, set[int]] = {}
+    if not graphs:
+        return found
     starts = np.array(sorted(graphs), np.int64)
-    if not len(starts):
-        return
     ends = np.array([graphs[start].function.end for start in starts.tolist()], np.int64)
     long = branch_targets(image)
     short_target, short_site = _short_jumps(image)
@@ -129,13 +142,12 @@ def _add_foreign_entries(image: Image, graphs: Mapping[int, FunctionGraph], extr
     site = np.concatenate([long.site, short_site])
     owner = np.searchsorted(starts, target, "right") - 1
     source = np.searchsorted(starts, site, "right") - 1
-    inside = (owner >= 0) & (target < ends[owner]) & (target != starts[owner])
+    inside = (owner >= 0) & (target < ends[owner])
     foreign = (source < 0) | (site >= ends[source])
     chosen = inside & foreign
     for where, into in zip(target[chosen].tolist(), starts[owner[chosen]].tolist(), strict=True):
-        graph = graphs[into]
-        if where not in graph.entries and _is_instruction(graph, where):
-            extra.setdefault(into, set()).add(where)
+        found.setdefault(into, set()).add(where)
+    return found
 
 
 def _short_jumps(image: Image) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -1,0 +1,248 @@
+"""What liveness needs of each block, as integers: masks of reads and kills, and what its end does.
+
+The tracked state is the 16 general-purpose registers and the arithmetic flags; the rest is ambient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from lifter.cfg import falls_out
+from lifter.graph import Block, FunctionGraph
+from lifter.image.types import Image
+from lifter.instruction import Flow, Instruction, Mem, Reg
+from lifter.noreturn import import_of
+from lifter.registers import (
+    ARITHMETIC_FLAGS, GPRS, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, gpr,
+)  # fmt: skip
+
+
+def _mask(*registers: int) -> int:
+    return sum(gpr(register) for register in registers)
+
+
+TRACKED: Final = GPRS | ARITHMETIC_FLAGS
+"""Everything that can be live: the answer wherever something is unknown."""
+ARGUMENTS: Final = _mask(RDI, RSI, RDX, RCX, R8, R9, RAX, R10, RSP)
+"""What a function of the System V ABI may read: arguments, number of vector arguments, static chain, stack."""
+CALLEE_SAVED: Final = _mask(RBX, RBP, R12, R13, R14, R15)
+CLOBBERED: Final = _mask(RAX, RCX, RDX, RSI, RDI, R8, R9, R10, R11) | ARITHMETIC_FLAGS
+"""What a caller takes for lost after a call of the ABI."""
+RETURNED: Final = _mask(RAX, RDX, RCX, RSP) | CALLEE_SAVED
+"""What the caller may use after a return: LLVM returns up to three words."""
+SYSCALL_READS: Final = _mask(RAX, RDI, RSI, RDX, R10, R8, R9, RSP)
+SYSCALL_KILLS: Final = _mask(RAX, RCX, R11)
+
+_TWICE: Final = frozenset(("setjmp", "_setjmp", "__sigsetjmp", "sigsetjmp", "vfork", "getcontext", "savectx"))
+_PRESERVING: Final = frozenset(("mcount", "_mcount", "__fentry__", "__tls_get_addr_opt"))
+_PRESERVING_PREFIXES: Final = ("__asan_check_", "swift_retain", "swift_release", "__regcall")
+
+Summary = tuple[int, int]
+"""(uses, kills) of a callee."""
+
+UNKNOWN_CALLEE: Final[Summary] = (TRACKED, 0)
+ABI_CALLEE: Final[Summary] = (ARGUMENTS, CLOBBERED)
+
+
+def import_summary(name: str) -> Summary:
+    """What a call of an imported function reads and surely changes, as far as its caller may assume."""
+    if name in _TWICE:
+        return ARGUMENTS | CALLEE_SAVED, CLOBBERED
+    if name in _PRESERVING or name.startswith(_PRESERVING_PREFIXES):
+        return UNKNOWN_CALLEE
+    return ABI_CALLEE
+
+
+@dataclass(slots=True)
+class Piece:
+    """The blocks of one function, numbered in address order, with what the equations need of each."""
+
+    graph: FunctionGraph
+    addresses: list[int]
+    index: dict[int, int]
+    """Address of a block -> its number."""
+    reads: list[int] = field(default_factory=list)
+    """Upward-exposed reads; of the last instruction its own, not what a callee does."""
+    kills: list[int] = field(default_factory=list)
+    successors: list[tuple[int, ...]] = field(default_factory=list)
+    predecessors: list[list[int]] = field(default_factory=list)
+    fixed: list[int] = field(default_factory=list)
+    """Live at the end of the block whatever follows."""
+    summary: list[Summary] = field(default_factory=list)
+    """Of the callee that ends the block; (0, 0) without one. For callees of the image filled in later."""
+    opaque: list[bool] = field(default_factory=list)
+    """Control may go on from the block, or return to the caller, without anything more being changed for sure."""
+    calls: list[tuple[int, int]] = field(default_factory=list)
+    """(block, target) of the direct calls whose target is code of the image."""
+    leaves: list[tuple[int, int]] = field(default_factory=list)
+    """(block, target) of the jumps to other functions of the image, and of running into the next one."""
+    returns: list[int] = field(default_factory=list)
+    """Blocks that end in a return instruction."""
+    abi_exits: list[int] = field(default_factory=list)
+    """Blocks that end in a tail call of an unknown function, which is taken to follow the ABI."""
+    has_call: list[bool] = field(default_factory=list)
+    """Whether the block ends in a call: an exception may leave from there to a landing pad."""
+    foreign_calls: list[int] = field(default_factory=list)
+    """Blocks that end in a call or tail call whose target is not code of the image, or not known."""
+    pads: list[int] = field(default_factory=list)
+    writes: int = 0
+    """Everything that any of its own instructions may change."""
+
+
+def make_piece(image: Image, graph: FunctionGraph) -> Piece:
+    """Everything about a function that does not depend on others."""
+    addresses = list(graph.blocks)
+    piece = Piece(graph, addresses, {address: number for number, address in enumerate(addresses)})
+    index = piece.index
+    count = len(addresses)
+    piece.predecessors = [[] for _ in range(count)]
+    piece.opaque = [False] * count
+    piece.has_call = [False] * count
+    for number, block in enumerate(graph.blocks.values()):
+        reads, kills = _body(block)
+        piece.reads.append(reads)
+        piece.kills.append(kills)
+        known = tuple(index[successor] for successor in block.successors if successor in index)
+        piece.successors.append(known)
+        for successor in known:
+            piece.predecessors[successor].append(number)
+        piece.fixed.append(0)
+        if len(known) != len(block.successors):
+            _leave_unknown(piece, number)
+        piece.summary.append((0, 0))
+        if block.last.flow is not Flow.NEXT:
+            _end(image, piece, number, block)
+    out = falls_out(graph)
+    if out is not None:
+        piece.leaves.append((count - 1, out))
+    piece.pads = [index[pad] for pad in graph.function.landing_pads if pad in index]
+    for block in graph.blocks.values():
+        for instruction in block.instructions:
+            piece.writes |= instruction.effects.writes
+    if piece.writes & gpr(RSP) and any(_loads_rsp(block.instructions) for block in graph.blocks.values()):
+        # It may return on another stack, to wherever that one's owner waits.
+        for number in piece.returns:
+            piece.fixed[number] = TRACKED
+    return piece
+
+
+def _leave_unknown(piece: Piece, number: int) -> None:
+    """Control goes from the block to code that was not analysed."""
+    piece.fixed[number] = TRACKED
+    piece.opaque[number] = True
+
+
+def _body(block: Block) -> tuple[int, int]:
+    reads = kills = 0
+    for instruction in reversed(block.instructions):
+        effects = instruction.effects
+        killed = effects.kills
+        reads = reads & ~killed | effects.reads
+        kills |= killed
+    last = block.last
+    if last.flow is Flow.CALL or last.flow is Flow.CALL_INDIRECT or last.flow is Flow.RETURN:
+        # RSP moves within such an instruction, but it is back (or irrelevant) when control is elsewhere.
+        reads |= gpr(RSP)
+    return reads & TRACKED, kills & TRACKED & ~gpr(RSP)
+
+
+def _end(image: Image, piece: Piece, number: int, block: Block) -> None:
+    """Note what the instruction does that ends the block."""
+    graph, last, flow = piece.graph, block.last, block.last.flow
+    where = block.last_address
+    if flow is Flow.CALL or flow is Flow.CALL_INDIRECT:
+        piece.has_call[number] = True
+        if flow is Flow.CALL and graph.callees[where] not in image.plt:
+            piece.calls.append((number, graph.callees[where]))
+        else:
+            piece.summary[number] = _outside_call(image, graph, block)
+            piece.foreign_calls.append(number)
+        if where in graph.noreturn:
+            # Unwinding restores callee-saved registers of frames above from the registers where this frame has not
+            # saved them.
+            piece.fixed[number] |= CALLEE_SAVED | gpr(RSP)
+    elif flow is Flow.SYSCALL:
+        piece.summary[number] = (
+            (SYSCALL_READS, SYSCALL_KILLS) if last.mnemonic == "syscall" else UNKNOWN_CALLEE
+        )
+    elif flow is Flow.RETURN:
+        piece.returns.append(number)
+        piece.opaque[number] = True
+        if _returns_elsewhere(block):
+            piece.fixed[number] = TRACKED
+    elif flow is Flow.HALT:
+        # A signal handler may look at any register.
+        piece.fixed[number] = TRACKED
+    elif flow is Flow.JUMP_INDIRECT:
+        table = graph.tables.get(where)
+        if table is not None:
+            outside = {target for target in table.targets if target not in piece.index}
+            piece.leaves.extend((number, target) for target in sorted(outside))
+        elif where in graph.tail_calls:
+            piece.abi_exits.append(number)
+            piece.foreign_calls.append(number)
+            piece.opaque[number] = True
+            name = import_of(image, last, block.end)
+            piece.summary[number] = import_summary(name) if name else ABI_CALLEE
+        else:
+            _leave_unknown(piece, number)
+    elif where in graph.tail_calls:
+        target = graph.callees[where]
+        if target in image.plt:
+            # A conditional one falls through as well, hence no kills.
+            piece.abi_exits.append(number)
+            piece.foreign_calls.append(number)
+            piece.opaque[number] = True
+            uses, kills = import_summary(image.plt[target])
+            piece.summary[number] = uses, 0 if flow is Flow.BRANCH else kills
+        else:
+            piece.leaves.append((number, target))
+
+
+def _outside_call(image: Image, graph: FunctionGraph, block: Block) -> Summary:
+    last, where = block.last, block.last_address
+    if last.flow is Flow.CALL:
+        return import_summary(image.plt[graph.callees[where]])
+    name = import_of(image, last, block.end)
+    if name is not None:
+        return import_summary(name)
+    operand = last.memory_operand
+    if operand == Mem(RAX, None, 1, 0, 64):
+        # `call *(%rax)` may be a TLS descriptor's, which changes nothing but RAX and flags.
+        return ARGUMENTS, gpr(RAX) | ARITHMETIC_FLAGS
+    return ABI_CALLEE
+
+
+def _returns_elsewhere(block: Block) -> bool:
+    """Whether the return address was written by the function itself: `push rax; ret`, retpolines."""
+    if len(block.instructions) < 2:
+        return False
+    before = block.instructions[-2]
+    if before.mnemonic == "push":
+        return True
+    first = before.operands[0] if before.operands else None
+    return (
+        before.mnemonic in ("mov", "add", "sub", "xchg", "xor")
+        and isinstance(first, Mem)
+        and first.base == RSP
+        and first.index is None
+        and first.disp == 0
+    )
+
+
+def _loads_rsp(instructions: tuple[Instruction, ...]) -> bool:
+    """Whether RSP gets a value that comes neither from itself nor from RBP."""
+    for instruction in instructions:
+        if not instruction.effects.writes & gpr(RSP) or not instruction.operands:
+            continue
+        destination = instruction.operands[0]
+        if not isinstance(destination, Reg) or destination.index != RSP:
+            continue
+        if instruction.mnemonic in ("mov", "xchg", "pop"):
+            source = instruction.operands[-1]
+            if not (isinstance(source, Reg) and source.index == RBP):
+                return True
+    return False
+
