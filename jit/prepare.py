@@ -21,6 +21,7 @@ from jit.planner import FunctionPlan, plan_function
 from jit.regions import FunctionCode, lower_function
 from jit.specs import match
 from jit.tracepoints import Spec, Tracepoint
+from lifter.borders import Borders
 from lifter.cfg import build_all
 from lifter.errors import Refusal
 from lifter.graph import FunctionGraph
@@ -125,7 +126,7 @@ class _Preparation:
             plans = self._plan(attachments)
             actions = self._actions(attachments, plans)
         functions = {function.address for matched in chosen.values() for function in matched}
-        works = self._lower(plans, actions, liveness)
+        works = self._lower(plans, actions, graphs, liveness)
         return Prepared(works, self.refusals, self.words, len(functions), self.selected)
 
     # --- analysis ---------------------------------------------------------------------------------------
@@ -191,11 +192,16 @@ class _Preparation:
         return result
 
     def _lower(
-        self, plans: Sequence[FunctionPlan], actions: Sequence[FunctionActions], liveness: Liveness
+        self,
+        plans: Sequence[FunctionPlan],
+        actions: Sequence[FunctionActions],
+        graphs: Mapping[int, FunctionGraph],
+        liveness: Liveness,
     ) -> Iterator[Work]:
         for number, (plan, acts) in enumerate(zip(plans, actions, strict=True)):
             self._progress("lower", number, len(plans))
-            code = lower_function(plan, acts, liveness.live_at(plan.graph), self.lowering)
+            borders = Borders(self.image, graphs, liveness, plan.graph)
+            code = lower_function(plan, acts, borders, self.lowering)
             yield Work(plan, code, acts.tracepoints)
 
     def _find_probe(self, action: str) -> CompiledProbe:
