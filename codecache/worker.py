@@ -1,0 +1,63 @@
+"""A compile worker: `codecache.pool` starts it, sends batches of regions and reads the results.
+
+Frames on both pipes are an 8-byte length and a pickle. It ends when its standard input closes, even in the middle of
+a batch, so that it never outlives the process that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import resource
+import signal
+import struct
+import sys
+import threading
+from typing import BinaryIO
+
+from codecache.compiler import compile_batch
+from codecache.encoding import encode
+from codecache.module import initialise
+from codecache.types import RegionSource
+
+_LENGTH = struct.Struct("<Q")
+
+Request = list[tuple[str, int, int, bool, str]]
+"""The fields of each region's source."""
+Response = tuple[int, list[bytes]]
+"""The worker's largest memory so far in KiB, and the encoded results: of nothing when it has started, then of each
+request."""
+
+
+def frame(message: object) -> bytes:
+    """A message as it goes through a pipe."""
+    content = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(content)) + content
+
+
+def _read_requests(stream: BinaryIO, requests: queue.SimpleQueue[Request]) -> None:
+    while True:
+        head = stream.read(_LENGTH.size)
+        if len(head) < _LENGTH.size:
+            os._exit(0)
+        content = stream.read(*_LENGTH.unpack(head))
+        requests.put(pickle.loads(content))
+
+
+def main() -> None:
+    """Compile what comes in until there is no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; its end is ours
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever LLVM prints must not get between the frames
+    requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
+    threading.Thread(target=_read_requests, args=(sys.stdin.buffer, requests), daemon=True).start()
+    initialise()
+    results: list[bytes] = []
+    while True:
+        response: Response = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, results)
+        out.write(frame(response))
+        out.flush()
+        sources = [RegionSource(*fields) for fields in requests.get()]
+        results = [encode(result) for result in compile_batch(sources)]
