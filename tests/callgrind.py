@@ -1,0 +1,220 @@
+"""Exactness: block counts of the rewritten program against callgrind's of the original, function by function.
+
+    python -m tests.callgrind PROGRAM [ARGUMENT ...]
+
+For every function of the program itself: the sum over its blocks of count x instructions must equal the instructions
+that callgrind saw executed at the same addresses, and the entry count must equal the executions of the function's first
+instruction. Callgrind counts each iteration of a `rep` string instruction, so functions that hold one are compared by
+entries only, as are those with blocks that were refused. IFUNC resolvers may choose otherwise under valgrind, whose
+processor is another one: run the program with the same choice (GLIBC_TUNABLES) or expect those functions in the list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.tool import Tool, counts, last_line, rows
+
+STRING_INSTRUCTION = re.compile(
+    r"^\s*([0-9a-f]+):\s.*\brep(?:z|nz|e|ne)?\s+(?:movs|stos|lods|cmps|scas|ins|outs)", re.M
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """One function that callgrind counts otherwise."""
+
+    function: str
+    address: int
+    what: str
+    """`instructions` or `entries`."""
+    ours: int
+    callgrind: int
+
+    def __str__(self) -> str:
+        return f"{self.function} ({self.address:#x}): {self.what} {self.ours}, callgrind {self.callgrind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a comparison came to."""
+
+    functions: int
+    """Functions compared by instructions."""
+    entries: int
+    """Functions compared by entries."""
+    executed: int
+    """Of the functions compared by instructions, those that ran at all."""
+    skipped: tuple[str, ...]
+    """Functions whose instructions were not compared, with the reason."""
+    mismatches: tuple[Mismatch, ...]
+
+
+def executions(profile: str, module: str) -> dict[int, int]:
+    """Instruction address -> times executed, for one object file, from callgrind's output with --dump-instr=yes.
+
+    Addresses are relative to the file when it is position independent, as callgrind writes them. Positions may be
+    compressed: absolute, `+n`, `-n` or `*` relative to the line before.
+    """
+    found: defaultdict[int, int] = defaultdict(int)
+    objects: dict[str, str] = {}
+    current = ""
+    address = 0
+    after_call = False
+    for line in profile.splitlines():
+        if match := re.match(r"(c?ob)=\((\d+)\)(?: (.*))?$", line):
+            if match[3]:
+                objects[match[2]] = match[3]
+            if match[1] == "ob":
+                current = objects[match[2]]
+            continue
+        if line.startswith("calls="):
+            after_call = True
+            continue
+        match = re.match(r"(0x[0-9a-f]+|[+-]\d+|\*) (?:\d+|[+-]\d+|\*)(?: (\d+))?", line)
+        if not match:
+            continue
+        place = match[1]
+        if place.startswith("0x"):
+            address = int(place, 16)
+        elif place != "*":
+            address += int(place)
+        if after_call:  # this line's cost is inclusive: the callee's
+            after_call = False
+        elif current == module:
+            found[address] += int(match[2] or 0)
+    return dict(found)
+
+
+def compare(
+    report: Mapping[str, object], executed: Mapping[int, int], strings: Sequence[int], refused: Sequence[int]
+) -> Comparison:
+    """Compare a report (blocks and entries) with callgrind's executions.
+
+    `strings` are the addresses of repeated string instructions, `refused` those of blocks without a counter.
+    """
+    blocks: defaultdict[str, list[Mapping[str, int]]] = defaultdict(list)
+    for row in rows(report, "block"):
+        blocks[row["function"]].append(row)
+    ordered = sorted(executed)
+    entries = {row["address"]: row for row in rows(report, "entry")}
+    skipped: list[str] = []
+    mismatches: list[Mismatch] = []
+    compared = ran = 0
+    for function, members in sorted(blocks.items()):
+        spans = [(row["address"], row["address"] + row["size"]) for row in members]
+        if any(low <= place < high for place in strings for low, high in spans):
+            skipped.append(f"{function}: holds a repeated string instruction")
+            continue
+        low, high = min(span[0] for span in spans), max(span[1] for span in spans)
+        if any(low <= place < high for place in refused):
+            skipped.append(f"{function}: holds blocks that were refused")
+            continue
+        ours = sum(row["count"] * row["instructions"] for row in members)
+        theirs = sum(
+            executed[ordered[index]]
+            for first, last in spans
+            for index in range(bisect.bisect_left(ordered, first), bisect.bisect_left(ordered, last))
+        )
+        compared += 1
+        ran += theirs > 0
+        if ours != theirs:
+            mismatches.append(Mismatch(function, low, "instructions", ours, theirs))
+    for address, row in sorted(entries.items()):
+        if row["count"] != executed.get(address, 0):
+            mismatches.append(Mismatch(row["function"], address, "entries", row["count"], executed.get(address, 0)))
+    return Comparison(compared, len(entries), ran, tuple(skipped), tuple(mismatches))
+
+
+def profile(command: Sequence[str], directory: Path, stdin: bytes | None, environment: Mapping[str, str]) -> str:
+    """Callgrind's output for a command. Raises RuntimeError when valgrind fails."""
+    output = directory / "callgrind.out"
+    done = subprocess.run(
+        [
+            "valgrind",
+            "-q",
+            "--tool=callgrind",
+            "--dump-instr=yes",
+            "--compress-pos=no",
+            f"--callgrind-out-file={output}",
+            *command,
+        ],
+        cwd=directory,
+        env={"PATH": os.environ["PATH"], **environment},
+        input=stdin if stdin is not None else b"",
+        capture_output=True,
+    )
+    if not output.exists():
+        raise RuntimeError(f"valgrind: {done.stderr.decode(errors='replace')[-300:]}")
+    return output.read_text()
+
+
+def check(
+    program: Path,
+    arguments: Sequence[str],
+    tool: Tool,
+    directory: Path,
+    stdin: bytes | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Comparison:
+    """Run the original under callgrind, the rewritten program plainly, and compare. RuntimeError when either fails."""
+    instrumented, report, data = directory / "instrumented", directory / "rewrite.json", directory / "run.data"
+    outcome = tool(
+        "rewrite", program, "-o", instrumented, "--probe", "block:*", "--probe", "entry:*", "--report", report
+    )
+    if outcome.status != 0:
+        raise RuntimeError(f"rewrite exits {outcome.status}: {last_line(outcome)}")
+    clean = {"LC_ALL": "C", **(environment or {})}
+    subprocess.run(
+        [str(instrumented), *arguments],
+        cwd=directory,
+        env={"PATH": os.environ["PATH"], "PROBELOOM_DATA": str(data), **clean},
+        input=stdin if stdin is not None else b"",
+        capture_output=True,
+    )
+    refused = [row["address"] for row in json.loads(report.read_text())["refused"]]
+    disassembly = subprocess.run(
+        ["objdump", "-d", "-w", str(program)], capture_output=True, text=True, check=True
+    ).stdout
+    strings = [int(match[1], 16) for match in STRING_INSTRUCTION.finditer(disassembly)]
+    text = profile([str(program), *arguments], directory, stdin, clean)
+    executed = executions(text, str(program.resolve()))
+    if not executed:
+        raise RuntimeError(f"callgrind saw nothing of {program}")
+    return compare(counts(tool, data), executed, strings, [int(a, 0) if isinstance(a, str) else a for a in refused])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: 0 when all functions agree, 1 otherwise."""
+    parser = argparse.ArgumentParser(description="Compare block counts with callgrind's.")
+    parser.add_argument("--stdin", type=Path)
+    parser.add_argument("program", type=Path)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    options = parser.parse_args(argv)
+    stdin = options.stdin.read_bytes() if options.stdin else None
+    with tempfile.TemporaryDirectory(prefix="callgrind-") as temporary:
+        result = check(options.program.resolve(), options.arguments, Tool.found(), Path(temporary), stdin)
+    for reason in result.skipped:
+        print(f"not compared: {reason}")
+    for mismatch in result.mismatches:
+        print(mismatch)
+    compared = (
+        f"{result.functions} functions compared by instructions ({result.executed} ran), {result.entries} by entries"
+    )
+    print(f"{compared}, {len(result.skipped)} skipped, {len(result.mismatches)} differ")
+    return 1 if result.mismatches else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
