@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from lifter.liveness import Liveness, analyse
-
 from ir.lower import LoweringOptions
 from ir.probes import CompiledProbe, load_probe
 from jit.attach import Attachments, FunctionActions, attach
@@ -27,6 +25,7 @@ from lifter.errors import Refusal
 from lifter.graph import FunctionGraph
 from lifter.image.threads import can_start_threads
 from lifter.image.types import Function, Image
+from lifter.liveness import Liveness, analyse
 
 LivenessMode = Literal["abi", "strict"]
 CounterUpdate = Literal["auto", "plain", "atomic"]
