@@ -63,14 +63,14 @@ def find_functions(
     pclntab: Sequence[tuple[int, int, str]],
     called: Mapping[int, str],
     stubs: Sequence[tuple[int, int]],
-    call_targets: Sequence[int],
+    likely_starts: Sequence[int],
 ) -> FunctionTable:
     """Merges all sources.
 
     `pclntab`: address, size and name of Go's functions. `called`: addresses that the kernel or the loader
     calls, with the source to report ('entry', 'init-array'). `stubs`: address ranges of PLT stubs, which are
-    no functions. `call_targets`: what looks like the target of a direct call, sorted: in code about which nothing
-    else is known, a function ends there.
+    no functions. `likely_starts`: targets of what looks like a direct call and addresses that are referred
+    to, sorted: in code about which nothing else is known, a function ends there.
     """
     merger = _Merger(elf, symbols, sorted(stubs))
     sizes = {start: size for start, size in zip(frames.start.tolist(), frames.size.tolist(), strict=True)}
@@ -82,7 +82,7 @@ def find_functions(
         for start, size in sizes.items()
         if start not in known and not merger.in_stubs(start, start + size)
     )
-    merger.add_unsized(called, call_targets)
+    merger.add_unsized(called, likely_starts)
     merger.add_labels()
     return FunctionTable(tuple(merger.found), frozenset(merger.labels), (*merger.refusals, *merger.gaps()))
 
@@ -186,7 +186,7 @@ class _Merger:
                 holder.names = list(dict.fromkeys([*holder.names, *names]))
         self._merge(new)
 
-    def add_unsized(self, called: Mapping[int, str], call_targets: Sequence[int]) -> None:
+    def add_unsized(self, called: Mapping[int, str], likely_starts: Sequence[int]) -> None:
         """Functions of which only the address is known: they reach up to whatever comes next."""
         sources = dict(called)
         for address, symbol in self._symbols.untyped.items():
@@ -206,8 +206,8 @@ class _Merger:
         for address, following in pairwise([*starts, 1 << 63]):
             end = min(self._limit(address), following)
             if address in called:
-                index = bisect_right(call_targets, address)
-                end = min([end, *call_targets[index : index + 1]])
+                index = bisect_right(likely_starts, address)
+                end = min([end, *likely_starts[index : index + 1]])
             typed = self._symbols.typed.get(address)
             exported = typed is not None and typed.exported
             new.append(Found(address, end - address, self.names(address), sources[address], exported))

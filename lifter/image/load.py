@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from lifter.errors import Refusal, UsageError
 from lifter.image import scan
@@ -44,6 +45,7 @@ def open_image(path: Path | str) -> Image:
     frames = read_frames(elf)
     called = _called(elf, relocations)
     branches = scan.direct_branches(elf.segments)
+    referred = _referred(elf, kind, relocations)
     stub_names = find_plt(elf, relocations, {**relocations.slots, **dict.fromkeys(relocations.resolvers, "")})
     table = find_functions(
         elf,
@@ -52,11 +54,11 @@ def open_image(path: Path | str) -> Image:
         [(function.address, function.size, function.name) for function in go.functions],
         called,
         plt_ranges(elf) or [(stub, stub + 8) for stub in stub_names],
-        np.unique(branches.target[branches.is_call]).tolist(),
+        np.union1d(branches.target[branches.is_call], referred).tolist(),
     )
     slots = {**_resolver_names(relocations, table), **relocations.slots}
     pads, pad_refusals = read_landing_pads(elf, frames)
-    pointers = _code_pointers(elf, kind, relocations, table, called)
+    pointers = frozenset(referred.tolist()) | table.labels | called.keys()
     return Image(
         path=path,
         content=elf.content,
@@ -173,9 +175,8 @@ def _resolver_names(relocations: Relocations, table: FunctionTable) -> dict[int,
     return {slot: names[resolver] for slot, resolver in relocations.resolvers.items() if resolver in names}
 
 
-def _code_pointers(
-    elf: ElfFile, kind: Kind, relocations: Relocations, table: FunctionTable, called: Mapping[int, str]
-) -> frozenset[int]:
+def _referred(elf: ElfFile, kind: Kind, relocations: Relocations) -> npt.NDArray[np.int64]:
+    """Code addresses that relocations, instructions and (in images at fixed addresses) data refer to, sorted."""
     fixed = kind is Kind.FIXED
     parts = [relocations.pointers, scan.computed_addresses(elf.segments, fixed)]
     if fixed:
@@ -185,7 +186,7 @@ def _code_pointers(
     for segment in elf.segments:
         if segment.executable:
             inside |= (found >= segment.address) & (found < segment.address + len(segment.data))
-    return frozenset(found[inside].tolist()) | table.labels | called.keys()
+    return found[inside]
 
 
 def _name(found: Found) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
-from lifter.image.elf import ElfFile, SymbolTable
+from lifter.image.elf import SHF_EXECINSTR, ElfFile, SymbolTable
 
 _NOTYPE, _FUNC, _IFUNC = 0, 2, 10
 _ABSOLUTE: Final = 0xFFF1
@@ -73,7 +74,7 @@ class CodeSymbols:
         for segment in elf.segments:
             if segment.executable:
                 inside |= (rows["value"] >= segment.address) & (rows["value"] < segment.address + len(segment.data))
-        rows = rows[chosen & inside]
+        rows = rows[chosen & inside & _in_executable_section(elf, table)]
         for name_at, info, other, value, size in zip(
             *(rows[column].tolist() for column in ("name", "info", "other", "value", "size")), strict=True
         ):
@@ -94,6 +95,15 @@ class CodeSymbols:
                 symbol.size = size
             if not dynamic:
                 symbol.is_static = True
+
+
+def _in_executable_section(elf: ElfFile, table: SymbolTable) -> npt.NDArray[np.bool_]:
+    """Which symbols stand in sections of code: a segment may hold constants beside it. All, without headers."""
+    sections = table.rows["section"]
+    if not elf.section_headers:
+        return np.ones(len(sections), np.bool_)
+    holding = [index for index, header in enumerate(elf.section_headers) if header.flags & SHF_EXECINSTR]
+    return np.isin(sections, holding)
 
 
 def _underscores(name: str) -> int:
