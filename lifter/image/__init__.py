@@ -1,1 +1,1 @@
-"""The program as it stands in its file: segments, symbols, functions. LIEF's types stop here."""
+"""The program as it stands in its file: segments, symbols, functions. Read from the bytes alone: no parser library."""
