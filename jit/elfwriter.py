@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from codecache.types import Patch
 from lifter.errors import ProbeloomError, RefusedError
@@ -91,7 +92,7 @@ Chunk = tuple[int, bytes]
 class ElfEditor:
     """An ELF file of x86-64 that is about to be written with additions.
 
-    Raises RefusedError when the file has no place in memory to add to.
+    Raises RefusedError for a file that is damaged, or laid out so that nothing can be added.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -112,6 +113,11 @@ class ElfEditor:
         """Address minus file offset of the first segment, and of everything that is added."""
         if self.bias % PAGE:
             raise RefusedError("segments are not page-aligned in the file")
+        for before, after in pairwise(loaded):
+            if after.address < before.address + before.memory_size:
+                raise RefusedError("segments overlap or are not in address order")
+        if any(s.offset + s.file_size > len(content) or s.file_size > s.memory_size for s in loaded):
+            raise RefusedError("segments reach beyond the end of the file")
 
     @property
     def loaded(self) -> list[ProgramHeader]:
@@ -151,7 +157,12 @@ class ElfEditor:
 
     def initialiser(self) -> int | None:
         """Address of the DT_INIT function; None where there is none."""
-        return next((value for tag, value in self.dynamic_table() if tag == DT_INIT), None)
+        for tag, value in self.dynamic_table():
+            if tag == DT_INIT:
+                return value
+            if tag == DT_NULL:
+                break
+        return None
 
     def set_initialiser(self, address: int, spare: int) -> bytes:
         """Lets the loader call `address` before all other initialisers of a library.
@@ -160,7 +171,7 @@ class ElfEditor:
         the writable address `spare`; b'' otherwise. Raises RefusedError for a file without a dynamic table.
         """
         table = self.dynamic_table()
-        place = next((s for s in self.segments if s.type == PT_DYNAMIC), None)
+        place = self._dynamic_segment()
         if place is None or not table:
             raise RefusedError("library without a dynamic table")
         tags = [tag for tag, _ in table]
@@ -175,7 +186,8 @@ class ElfEditor:
             moved = b"".join(_DYN.pack(*entry) for entry in [(DT_INIT, address), *table[:end], (DT_NULL, 0)])
             self._move_dynamic(place, spare, len(moved))
             return moved
-        self._edits.append((place.offset + index * _DYN.size, _DYN.pack(DT_INIT, address)))
+        offset, _ = self.dynamic_place()
+        self._edits.append((offset + index * _DYN.size, _DYN.pack(DT_INIT, address)))
         return b""
 
     def finish(self, added: Sequence[Added]) -> tuple[list[Chunk], int]:
@@ -225,13 +237,25 @@ class ElfEditor:
                 raise ProbeloomError(f"segment at {segment.address:#x} is not page-aligned after {end:#x}")
             end = segment.address + len(segment.content)
 
-    def dynamic_table(self) -> list[tuple[int, int]]:
-        """(tag, value) of each entry, up to the end of PT_DYNAMIC; [] where there is none."""
-        place = next((s for s in self.segments if s.type == PT_DYNAMIC), None)
+    def dynamic_place(self) -> tuple[int, int]:
+        """Offset and size of the dynamic table where the loader reads it, at its address; (0, 0) for none."""
+        place = self._dynamic_segment()
         if place is None:
-            return []
-        table = self.content[place.offset : place.offset + place.file_size]
-        return list(_DYN.iter_unpack(table[: len(table) // _DYN.size * _DYN.size]))
+            return 0, 0
+        for segment in self.loaded:
+            room = segment.address + segment.file_size - place.address
+            if segment.address <= place.address and room > 0:
+                size = min(place.file_size, room) // _DYN.size * _DYN.size
+                return place.address - segment.address + segment.offset, size
+        return 0, 0
+
+    def dynamic_table(self) -> list[tuple[int, int]]:
+        """(tag, value) of each entry, those behind the final DT_NULL too; [] for none."""
+        offset, size = self.dynamic_place()
+        return list(_DYN.iter_unpack(self.content[offset : offset + size]))
+
+    def _dynamic_segment(self) -> ProgramHeader | None:
+        return next((segment for segment in self.segments if segment.type == PT_DYNAMIC), None)
 
     def _move_dynamic(self, place: ProgramHeader, address: int, size: int) -> None:
         moved = replace(
@@ -286,7 +310,7 @@ class ElfEditor:
             start = address - self.bias
             sections.append((len(names), _SHT_PROGBITS, _SHF_ALLOC | flags, address, start, length, 0, 0, 8, 0))
             names += name.encode() + b"\0"
-        dynamic = next((segment for segment in self.segments if segment.type == PT_DYNAMIC), None)
+        dynamic = self._dynamic_segment()
         for index, section in enumerate(sections):
             if section[1] == _SHT_DYNAMIC and dynamic and section[3] != dynamic.address:
                 where = (dynamic.address, dynamic.offset, dynamic.file_size)

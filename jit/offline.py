@@ -20,7 +20,7 @@ import lief
 
 from codecache.types import Overlay
 from jit.atomicfile import replacing
-from jit.elfwriter import EHDR_SIZE, PAGE, PT_DYNAMIC, PT_PROBELOOM, Added, Chunk, ElfEditor
+from jit.elfwriter import EHDR_SIZE, PAGE, PT_PROBELOOM, Added, Chunk, ElfEditor
 from jit.startup import ALIGNMENT, build_startup, startup_size
 from lifter.errors import ProbeloomError, RefusedError, UsageError
 from lifter.image.types import Image, Kind
@@ -39,9 +39,12 @@ def reserve(image: Image) -> int:
     """The first address that is free for the overlay: page-aligned, after all that the file loads.
 
     It is also far enough that the added segments can lie in the file as far from the first one as in memory
-    (see `jit.elfwriter`). Raises RefusedError for a file that was already rewritten, or has nothing to load.
+    (see `jit.elfwriter`). Raises RefusedError for a file that was already rewritten, has nothing to load, or
+    has no place within 2 GiB of its code.
     """
-    return _editor(image).free_address
+    editor = _editor(image)
+    _check_reach(editor, editor.free_address)
+    return editor.free_address
 
 
 def after_data(data_address: int, data_size: int) -> int:
@@ -99,11 +102,11 @@ def _target(image: Image, output: Path) -> Path:
 
 def _compose(image: Image, overlay: Overlay, editor: ElfEditor) -> tuple[list[Chunk], int]:
     start = -(-(overlay.code_address + len(overlay.code)) // ALIGNMENT) * ALIGNMENT
-    end = max(start + startup_size(), overlay.data_address + len(overlay.data)) + _MARGIN
-    if end - min(segment.address for segment in editor.loaded) >= _REACH:
-        raise RefusedError(f"{image.path}: no place for the instrumentation within 2 GiB of the code")
+    _check_reach(editor, max(start + startup_size(), overlay.data_address + len(overlay.data)))
     is_library = image.kind is Kind.LIBRARY
     original = editor.initialiser() if is_library else image.entry
+    if original is not None and not any(s.address <= original < s.address + s.memory_size for s in editor.loaded):
+        raise RefusedError(f"{image.path}: starts at {original:#x}, where it loads nothing")
     startup, entered = build_startup(start, overlay.data_address, original, is_library)
     data = overlay.data
     if is_library:
@@ -120,6 +123,11 @@ def _compose(image: Image, overlay: Overlay, editor: ElfEditor) -> tuple[list[Ch
             Added(".probeloom.text", overlay.code_address, code, writable=False),
         ]
     )
+
+
+def _check_reach(editor: ElfEditor, end: int) -> None:
+    if end + _MARGIN - editor.loaded[0].address >= _REACH:
+        raise RefusedError("no place for the instrumentation within 2 GiB of the code")
 
 
 def _write_at(file: int, offset: int, content: bytes) -> None:
@@ -157,6 +165,7 @@ def _check(editor: ElfEditor, overlay: Overlay, path: str) -> None:
 
     Raises ProbeloomError for a difference.
     """
+    lief.logging.disable()
     config = lief.ELF.ParserConfig()
     config.parse_relocations = config.parse_dyn_symbols = config.parse_symtab_symbols = False
     config.parse_symbol_versions = config.parse_notes = config.parse_overlay = False
@@ -169,7 +178,7 @@ def _check(editor: ElfEditor, overlay: Overlay, path: str) -> None:
         offset = editor.offset_of(patch.address, len(patch.after))
         if offset is not None:
             expected[offset : offset + len(patch.after)] = patch.after
-    own = [(0, EHDR_SIZE), *((s.offset, s.file_size) for s in editor.segments if s.type == PT_DYNAMIC)]
+    own = [(0, EHDR_SIZE), editor.dynamic_place()]
     for segment in editor.loaded:
         place = places.get((segment.address, segment.memory_size))
         found = bytes(place.content) if place else b""
