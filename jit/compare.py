@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -12,37 +13,8 @@ import numpy.typing as npt
 from jit import event_log
 from jit.emulate import FLAGS_WORD, PC_WORD, SNAPSHOT, SPENT, TOP_WORD, VECTOR_WORD, X87_WORD, Exit, ExitKind, Run
 from jit.emulated_memory import STACK, STACK_SIZE
-from jit.random_state import State
-from lifter.registers import (
-    ARITHMETIC_FLAGS,
-    DF,
-    FLAG_SHIFT,
-    GPR_NAMES,
-    R8,
-    R9,
-    R10,
-    R12,
-    R13,
-    R14,
-    R15,
-    RAX,
-    RBP,
-    RBX,
-    RCX,
-    RDI,
-    RDX,
-    RSI,
-    RSP,
-)
+from lifter.registers import DF, FLAG_SHIFT, GPR_NAMES, RSP, gpr
 
-_ALL: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
-_SAVED: Final = (RBX, RBP, RSP, R12, R13, R14, R15)
-_ABI: Final = {
-    ExitKind.RETURN: (RAX, RDX, *_SAVED),
-    ExitKind.CALL: (RDI, RSI, RDX, RCX, R8, R9, R10, *_SAVED),
-    ExitKind.JUMP: (RDI, RSI, RDX, RCX, R8, R9, R10, *_SAVED),
-    ExitKind.SYSCALL: (RAX, RDI, RSI, RDX, R8, R9, R10, *_SAVED),
-}
 _STATELESS: Final = frozenset((ExitKind.FAULT, ExitKind.TRAP, ExitKind.BUDGET))
 """Exits inside a region, where the program's registers are wherever the compiler put them."""
 
@@ -63,20 +35,20 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How strictly to compare."""
+    """What is compared anywhere in a run."""
 
-    strict: bool
-    """Registers and flags that the ABI calls dead must be equal, too."""
     private: tuple[int, int]
     """Addresses [start, end) of the overlay's data, which only the instrumentation writes."""
     red_zone: int
     """Bytes below RSP that belong to the program."""
 
 
-def compare(
-    original: Run, instrumented: Run, state: State, rules: Rules, undefined: tuple[int, ...]
-) -> Difference | None:
-    """The first difference, or None. `undefined` are the flags undefined at each exit of the original."""
+def compare(original: Run, instrumented: Run, rules: Rules, watched: Sequence[int]) -> Difference | None:
+    """The first difference, or None.
+
+    `watched` are the general-purpose registers and flags to be compared at each exit of the original, as a mask of
+    `lifter.registers`. Vector and x87 state, MXCSR and DF always are: no region may touch them.
+    """
     start, other_start = 0, 0
     for leg, (left, right) in enumerate(zip(original.exits, instrumented.exits, strict=False)):
         partial = ExitKind.BUDGET in (left.kind, right.kind)
@@ -93,7 +65,7 @@ def compare(
             return Difference(what, leg, left.position, right.position)
         if partial:
             return None
-        what = _compare_exits(left, right, state, rules, undefined[leg])
+        what = _compare_exits(left, right, watched[leg])
         if what:
             return Difference(what, leg, left.position, right.position)
         start, other_start = left.position, right.position
@@ -161,7 +133,7 @@ def _merge(
     return None if partial or at == len(left) else (at, len(right))
 
 
-def _compare_exits(left: Exit, right: Exit, state: State, rules: Rules, undefined: int) -> str:
+def _compare_exits(left: Exit, right: Exit, watched: int) -> str:
     """What differs between two exits, '' if nothing does."""
     if (left.kind, left.target) != (right.kind, right.target):
         return (
@@ -169,13 +141,7 @@ def _compare_exits(left: Exit, right: Exit, state: State, rules: Rules, undefine
         )
     if left.kind in _STATELESS:
         return ""
-    mask = _mask(left.kind, rules.strict)
-    different = (left.registers ^ right.registers) & mask
-    if rules.strict:
-        different[FLAGS_WORD] &= np.uint64(~_flag_bits(undefined) & 0xFFFFFFFFFFFFFFFF)
-    elif left.kind is ExitKind.RETURN:
-        kept = left.registers[:16] == np.array(state.registers, np.uint64)
-        different[:16] |= np.where(kept, left.registers[:16] ^ right.registers[:16], np.uint64(0))
+    different = (left.registers ^ right.registers) & _mask(watched)
     if not different.any():
         return ""
     lines = [f"registers differ where the code {left.kind.value} ({left.target}):"]
@@ -186,17 +152,13 @@ def _compare_exits(left: Exit, right: Exit, state: State, rules: Rules, undefine
     return "\n".join(lines)
 
 
-@cache
-def _mask(kind: ExitKind, strict: bool) -> npt.NDArray[np.uint64]:
-    """The bits of a snapshot that must be equal at an exit."""
-    mask = np.full(SNAPSHOT, _ALL)
+@lru_cache(4096)
+def _mask(watched: int) -> npt.NDArray[np.uint64]:
+    """The bits of a snapshot that must be equal where `watched` is to be compared."""
+    mask = np.full(SNAPSHOT, np.uint64(0xFFFFFFFFFFFFFFFF))
     mask[PC_WORD] = 0
-    mask[FLAGS_WORD] = _flag_bits(ARITHMETIC_FLAGS | DF if strict else DF)
-    if not strict:
-        mask[:16] = 0
-        mask[list(_ABI[kind])] = _ALL
-        if kind is ExitKind.CALL:
-            mask[RAX] = 0xFF
+    mask[FLAGS_WORD] = _flag_bits(watched | DF)
+    mask[[index for index in range(16) if not (watched | gpr(RSP)) >> index & 1]] = 0
     return mask
 
 

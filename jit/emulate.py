@@ -15,6 +15,7 @@ from unicorn import (
     UC_HOOK_BLOCK,
     UC_HOOK_CODE,
     UC_HOOK_MEM_PROT,
+    UC_HOOK_MEM_READ,
     UC_HOOK_MEM_UNMAPPED,
     UC_MODE_64,
     Uc,
@@ -50,13 +51,13 @@ MXCSR, FPCW = 0x1F80, 0x37F
 """What the kernel starts a process with; unicorn starts with zeros."""
 CODE_BYTES: Final = 32_000
 """Code that one run executes, some 8,000 instructions, before it ends with `ExitKind.BUDGET`."""
-PAGES: Final = 24
-"""Pages mapped on demand in one run, before it ends with `ExitKind.BUDGET`."""
+BLOCKS: Final = 16
+"""Pieces of memory mapped on demand in one run, before it ends with `ExitKind.BUDGET`."""
 _SCRIBBLED: Final = 1024
 """Bytes of dead stack that `Machine(scribble=...)` changes before each block."""
-_NO_PAGES: Final = "pages"
-_PAGES_KEPT: Final = 80
-"""Unicorn maps slower the more is mapped: beyond this number, pages mapped on demand are unmapped again."""
+_NO_BLOCKS: Final = "memory"
+_BLOCKS_KEPT: Final = 60
+"""Unicorn maps slower the more is mapped: beyond this number, what was mapped on demand is unmapped again."""
 _NOWHERE: Final = STUBS - PAGE
 """Where emulation would end by itself; nothing is mapped there."""
 CALLS_PER_RUN: Final = 50
@@ -170,10 +171,8 @@ class Machine:
             self._uc.mem_map(area.address, len(area.data), area.access)
             self._uc.mem_write(area.address, area.data)
         self._pristine: dict[int, bytes] = {}
-        self._extra: set[int] = set()
-        self._low: list[int] = []
-        self._pages_left = 0
-        self._lenient = False
+        self._extra: dict[int, bytes] = {}
+        self._blocks_left = 0
         self._fault = ""
         self._buffer = ctypes.create_string_buffer(8)
         named = {number: index for index, number in enumerate(_NAMED)}
@@ -201,19 +200,30 @@ class Machine:
                 return area.data[address - area.address : address - area.address + size]
         return b""
 
-    def observe(self, trace: list[tuple[int, int]]) -> None:
-        """Append (records so far, address) to `trace` for every instruction. Call it before the first run."""
-        self._uc.hook_add(UC_HOOK_CODE, lambda uc, address, size, _: trace.append((len(self.log), address)))
+    def observe(self, instructions: list[tuple[int, int]], reads: list[tuple[int, int, int]]) -> None:
+        """Note every instruction as (records so far, address), and reads from code as (records so far, address, size).
 
-    def run(self, entry: int, state: State, code_bytes: int = CODE_BYTES, pages: int = PAGES) -> Run:
+        Call it before the first run.
+        """
+        self._uc.hook_add(UC_HOOK_CODE, lambda uc, address, size, _: instructions.append((len(self.log), address)))
+        for area in self._areas:
+            if area.access & EXECUTE:
+                self._uc.hook_add(
+                    UC_HOOK_MEM_READ,
+                    lambda uc, access, address, size, value, _: reads.append((len(self.log), address, size)),
+                    None,
+                    area.address,
+                    area.end - 1,
+                )
+
+    def run(self, entry: int, state: State, code_bytes: int = CODE_BYTES, blocks: int = BLOCKS) -> Run:
         """Run from `entry` (as loaded) until control leaves for good, or a budget is spent.
 
         The memory that it leaves can be read until the next run, which begins with the first memory again.
         """
         self._restore_memory()
         self.log.clear(code_bytes)
-        self._pages_left = pages
-        self._lenient = state.lenient
+        self._blocks_left = blocks
         self._set(state)
         exits: list[Exit] = []
         calls = random.Random(state.seed)
@@ -254,7 +264,7 @@ class Machine:
     def _reason(self, status: int, pc: int) -> tuple[ExitKind, str]:
         last = self.log.records()[-1] if len(self.log) else None
         if self._fault:
-            return ExitKind.BUDGET if self._fault == _NO_PAGES else ExitKind.FAULT, self._fault
+            return ExitKind.BUDGET if self._fault == _NO_BLOCKS else ExitKind.FAULT, self._fault
         if status == unicorn_const.UC_ERR_FETCH_UNMAPPED or status == unicorn_const.UC_ERR_FETCH_PROT:
             return ExitKind.JUMP, f"{pc:#x}"
         if status:
@@ -294,38 +304,42 @@ class Machine:
         pages = set(np.unique(places >> np.uint64(12)).tolist())
         pages.update(np.unique((places + records["size"][written] - np.uint64(1)) >> np.uint64(12)).tolist())
         pages.add((STACK_ENTRY >> 12) - 1)
-        for page in sorted(self._extra) if len(self._extra) > _PAGES_KEPT else self._low:
-            self._uc.mem_unmap(page, PAGE)
-            self._pristine.pop(page >> 12, None)
-            self._extra.discard(page)
-        self._low.clear()
+        if len(self._extra) > _BLOCKS_KEPT:
+            for start, content in self._extra.items():
+                self._uc.mem_unmap(start, len(content))
+            self._extra.clear()
         for page in pages:
             content = self._pristine.get(page) or self._original(page << 12)
             if content:
-                self._pristine[page] = content
                 uclib.uc_mem_write(self._handle, page << 12, content, PAGE)
 
     def _original(self, address: int) -> bytes:
         """The page at `address` before any run; b'' where nothing is mapped."""
-        return self.code_at(address, PAGE) or (self.memory.random_page(address) if address in self._extra else b"")
+        content = self.code_at(address, PAGE)
+        if content:
+            self._pristine[address >> 12] = content
+            return content
+        block = self.memory.on_demand(address)
+        if block is None or block[0] not in self._extra:
+            return b""
+        return block[1][address - block[0] : address - block[0] + PAGE]
 
     def _on_unmapped(self, uc: Uc, access: int, address: int, size: int, value: int, _: object) -> bool:
         """Map a scratch page where code that goes on plausibly would find memory."""
         if access == unicorn_const.UC_MEM_FETCH_UNMAPPED:
             return False
-        if not self.memory.is_plausible(address, self._lenient):
+        block = self.memory.on_demand(address)
+        if block is None:
             self._fault = f"{'read of' if access == unicorn_const.UC_MEM_READ_UNMAPPED else 'write to'} {address:#x}"
             return False
-        if not self._pages_left:
-            self._fault = _NO_PAGES
+        if not self._blocks_left:
+            self._fault = _NO_BLOCKS
             return False
-        self._pages_left -= 1
-        page = address & -PAGE
-        uc.mem_map(page, PAGE, READ | WRITE)
-        uc.mem_write(page, self.memory.random_page(page))
-        self._extra.add(page)
-        if not self.memory.is_plausible(page, lenient=False):
-            self._low.append(page)
+        self._blocks_left -= 1
+        start, content = block
+        uc.mem_map(start, len(content), READ | WRITE)
+        uc.mem_write(start, content)
+        self._extra[start] = content
         return True
 
     def _on_forbidden(self, uc: Uc, access: int, address: int, size: int, value: int, _: object) -> bool:
@@ -340,18 +354,28 @@ class Machine:
 
 
 class Tracer:
-    """A machine that notes every instruction: slow, for looking at one run."""
+    """A machine that notes every instruction and every read of code as data: slow, for looking at one run."""
 
     def __init__(self, memory: EmulatedMemory, overlay: Overlay | None) -> None:
         self.machine = Machine(memory, overlay)
-        self._trace: list[tuple[int, int]] = []
-        self.machine.observe(self._trace)
+        self._instructions: list[tuple[int, int]] = []
+        self._reads: list[tuple[int, int, int]] = []
+        self.machine.observe(self._instructions, self._reads)
 
     def addresses_before(self, entry: int, state: State, position: int, code_bytes: int) -> list[int]:
         """The instructions of a run until record number `position` was written, that one's own last."""
-        self._trace.clear()
-        self.machine.run(entry, state, code_bytes, 8 * PAGES)
-        return [address for records, address in self._trace if records <= position]
+        self._run(entry, state, code_bytes)
+        return [address for records, address in self._instructions if records <= position]
+
+    def reads_before(self, entry: int, state: State, position: int, code_bytes: int) -> list[tuple[int, int]]:
+        """(address, size) of the reads from executable memory until then."""
+        self._run(entry, state, code_bytes)
+        return [(address, size) for records, address, size in self._reads if records <= position]
+
+    def _run(self, entry: int, state: State, code_bytes: int) -> None:
+        self._instructions.clear()
+        self._reads.clear()
+        self.machine.run(entry, state, code_bytes, 8 * BLOCKS)
 
 
 def _patched(areas: list[Area], overlay: Overlay, base: int) -> list[Area]:

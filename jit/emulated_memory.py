@@ -5,8 +5,9 @@ The layout is the same on both sides of a comparison, and everything in it follo
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
@@ -40,8 +41,24 @@ RETURN: Final = "return"
 CALLBACKS: Final = 8
 """Functions of the outside that random memory points to."""
 _HLT: Final = b"\xf4"
-_PAGES_REMEMBERED: Final = 4096
+_BLOCK: Final = 16 * PAGE
+"""How much is mapped at a time when code touches unmapped memory."""
+_VARIANTS: Final = 16
+"""Blocks of different content."""
 _PLAUSIBLE: Final = (0x10000, 0x7FFF_FFFF_0000)
+_POSSIBLE: Final = (0, (1 << 52) - 16 * PAGE)
+"""Unicorn has 52 bits of addresses: those of higher ones are ignored."""
+
+
+class World(enum.Enum):
+    """What code finds besides its arguments."""
+
+    FRESH = "fresh"
+    """Variables are as in the file, and null pointers fault."""
+    LENIENT = "lenient"
+    """Null pointers and nonsense lead to scratch memory, so that code which follows them runs on."""
+    WILD = "wild"
+    """Lenient; and zeros in the image's variables are replaced by random words, as if the program had run before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +89,7 @@ class EmulatedMemory:
     """Entry addresses of some of the image's functions, as loaded."""
     closed: tuple[tuple[int, int], ...]
     """Ranges in which nothing is ever mapped on demand."""
-    _pages: dict[int, bytes] = field(default_factory=dict, repr=False, compare=False)
+    world: World
 
     def stub_address(self, name: str) -> int:
         """Where a stub stands."""
@@ -83,28 +100,30 @@ class EmulatedMemory:
         index, rest = divmod(address - STUBS, STUB_SIZE)
         return self.stubs[index] if not rest and 0 <= index < len(self.stubs) else None
 
-    def is_plausible(self, address: int, lenient: bool) -> bool:
-        """Whether an unmapped page there is mapped when it is touched, instead of being a fault.
+    def on_demand(self, address: int) -> tuple[int, bytes] | None:
+        """What is mapped where code touches unmapped memory, as (start, content); None where that is a fault.
 
-        `lenient`: even where only a null pointer leads to.
+        It follows from the seed and the address alone, whenever it is asked.
         """
-        if not (0 if lenient else _PLAUSIBLE[0]) <= address < _PLAUSIBLE[1]:
-            return False
-        return not any(start <= address < end for start, end in self.closed)
+        lowest, highest = _PLAUSIBLE if self.world is World.FRESH else _POSSIBLE
+        if not lowest <= address < highest or self._is_closed(address, address + 1):
+            return None
+        start, size = address & -_BLOCK, _BLOCK
+        if self._is_closed(start, start + size):
+            start, size = address & -PAGE, PAGE
+        return start, self._blocks[(start >> 16) * 0x9E3779B1 >> 8 & _VARIANTS - 1][:size]
 
-    def random_page(self, address: int) -> bytes:
-        """What stands in a page mapped on demand at `address`: the same for the same seed, whenever it is asked."""
-        if len(self._pages) >= _PAGES_REMEMBERED:
-            self._pages.clear()
-        page = self._pages.get(address)
-        if page is None:
-            page = self._pages[address] = self.random_area(address, PAGE)
-        return page
+    def _is_closed(self, start: int, end: int) -> bool:
+        return any(start < last and first < end for first, last in self.closed)
 
     def random_area(self, start: int, size: int) -> bytes:
         """What stands in scratch memory that begins at `start`."""
         generator = np.random.default_rng((self.seed, start // PAGE))
         return random_words(generator, size // 8, self.pointers).tobytes()
+
+    @cached_property
+    def _blocks(self) -> tuple[bytes, ...]:
+        return tuple(self.random_area(variant * PAGE, _BLOCK) for variant in range(_VARIANTS))
 
     @cached_property
     def pointers(self) -> npt.NDArray[np.uint64]:
@@ -122,7 +141,7 @@ def random_words(
     pointers = np.uint64(ARENAS) + noise % np.uint64(ARENA_SIZE - PAGE) // np.uint64(8) * np.uint64(8)
     text = noise & np.uint64(0x1F1F1F1F1F1F1F1F) | np.uint64(0x6060606060606060)
     words = np.select(
-        [kind < 42, kind < 58, kind < 66, kind < 76, kind < 86, kind < 90],
+        [kind < 55, kind < 71, kind < 77, kind < 82, kind < 92, kind < 96],
         [
             pointers,
             noise % np.uint64(40),
@@ -136,11 +155,12 @@ def random_words(
     return words.astype(np.uint64)
 
 
-def lay_out(image: Image, seed: int, reserved: Sequence[tuple[int, int]] = (), wild: bool = False) -> EmulatedMemory:
+def lay_out(
+    image: Image, seed: int, reserved: Sequence[tuple[int, int]] = (), world: World = World.FRESH
+) -> EmulatedMemory:
     """Load `image`, apply what the dynamic loader does to it, and add stack, arenas, thread area and stubs.
 
     Imported names become stubs. `reserved` are ranges (addresses of the file) that an overlay will occupy.
-    With `wild`, zeros in the image's variables are replaced by random words, as if the program had run before.
     """
     base = 0 if image.kind is Kind.FIXED else PIE_BASE
     names = sorted(set(image.got.values()) - {""})
@@ -151,7 +171,7 @@ def lay_out(image: Image, seed: int, reserved: Sequence[tuple[int, int]] = (), w
         (base + min(start for start, _ in occupied) - PAGE, base + max(end for _, end in occupied) + PAGE),
         (STUBS - PAGE, STUBS + len(stubs) * STUB_SIZE + 2 * PAGE),
     )
-    memory = EmulatedMemory(base, seed, (), stubs, code, closed)
+    memory = EmulatedMemory(base, seed, (), stubs, code, closed, world)
     scratch = (
         (ARENAS, ARENA_SIZE),
         (STACK, STACK_SIZE),
@@ -159,11 +179,11 @@ def lay_out(image: Image, seed: int, reserved: Sequence[tuple[int, int]] = (), w
     )
     loaded = _image_areas(image, base, {name: STUBS + STUB_SIZE * i for i, name in enumerate(stubs)})
     areas = [
-        *(_without_zeros(area, memory) if wild and area.access & WRITE else area for area in loaded),
+        *(_without_zeros(area, memory) if world is World.WILD and area.access & WRITE else area for area in loaded),
         Area(STUBS, _pad(_HLT * (len(stubs) * STUB_SIZE)), READ | EXECUTE),
         *(Area(start, memory.random_area(start, size), READ | WRITE) for start, size in scratch),
     ]
-    return EmulatedMemory(base, seed, tuple(areas), stubs, code, closed)
+    return EmulatedMemory(base, seed, tuple(areas), stubs, code, closed, world)
 
 
 def _without_zeros(area: Area, memory: EmulatedMemory) -> Area:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from jit.emulated_memory import ARENA_SIZE, ARENAS, PAGE, STACK_ENTRY, EmulatedMemory
+from jit.emulated_memory import ARENA_SIZE, ARENAS, PAGE, STACK_ENTRY, EmulatedMemory, World
 from lifter.registers import AF, CF, FLAG_SHIFT, GPR_NAMES, OF, PF, RDI, RDX, RSI, RSP, SF, ZF
 
 _BOUNDARIES = (
@@ -13,6 +13,7 @@ _BOUNDARIES = (
     0x7FFFFFFFFFFFFFFF, 0x8000000000000000, 0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF80000000,
 )  # fmt: skip
 _FLAGS = tuple(1 << FLAG_SHIFT[flag] for flag in (CF, PF, AF, ZF, SF, OF))
+_WORLDS = tuple(World)
 _ALWAYS = 0x202
 """Interrupts on, and the bit that is always 1."""
 
@@ -29,14 +30,11 @@ class State:
     """xmm0 to xmm15."""
     seed: int
     """For what calls to the outside return."""
-    lenient: bool
-    """Whether null pointers lead to scratch memory, so that code which follows them runs on."""
-    wild: bool
-    """Whether the zeros in the image's variables are replaced by random words."""
+    world: World
 
     def __str__(self) -> str:
         registers = " ".join(f"{name}={value:#x}" for name, value in zip(GPR_NAMES, self.registers, strict=True))
-        return f"{registers} flags={self.flags:#x}"
+        return f"{registers} flags={self.flags:#x}, {self.world.value} memory"
 
 
 def random_value(source: random.Random, memory: EmulatedMemory, pointer: int = 45) -> int:
@@ -72,4 +70,4 @@ def random_state(memory: EmulatedMemory, seed: int, number: int) -> State:
     for flag in _FLAGS:
         flags |= flag * source.randrange(2)
     vectors = tuple(source.getrandbits(128) for _ in range(16))
-    return State(tuple(registers), flags, vectors, seed << 32 | number, number % 3 > 0, number % 2 > 0)
+    return State(tuple(registers), flags, vectors, seed << 32 | number, _WORLDS[number % len(_WORLDS)])

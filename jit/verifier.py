@@ -12,22 +12,20 @@ from codecache.types import Overlay
 from jit import event_log
 from jit.compare import Difference, Rules, compare
 from jit.counter_check import CounterCheck, count_visits
-from jit.disagreement import Listing, depends_on_dead_stack, list_code
-from jit.emulate import CODE_BYTES, INVALID, PAGES, PC_WORD, ExitKind, Machine, Run
-from jit.emulated_memory import EmulatedMemory, lay_out
+from jit.disagreement import Listing, excuse, list_code
+from jit.emulate import BLOCKS, CODE_BYTES, INVALID, PC_WORD, ExitKind, Machine, Run
+from jit.emulated_memory import EmulatedMemory, World, lay_out
 from jit.emulation_limits import StretchTable, is_trap
 from jit.event_log import KEY_SHIFT
 from jit.random_state import State, random_state
 from jit.tracepoints import Tracepoint
+from jit.watched import ImageLiveness, Watched
 from lifter.graph import FunctionGraph
 from lifter.image.types import Image
-from lifter.registers import ARITHMETIC_FLAGS
 
 _MORE_CODE: Final = 16
 """How many times more code than the original the instrumented one may execute, plus `CODE_BYTES`."""
 _NOT_EMULATED: Final = "not emulated: "
-_FLAG_HISTORY: Final = 64
-"""Stretches of code before an exit that are searched for who defined the flags."""
 
 
 class Built(Protocol):
@@ -67,43 +65,43 @@ class Verifier:
         self._image = image
         self._built = built
         self._seed = seed
-        self._strict = strict
-        self._benches: dict[bool, _Bench] = {}
-        self._bench(wild=False)
+        self._liveness = None if strict else ImageLiveness(image)
+        self._benches: dict[World, _Bench] = {}
+        self._bench(World.FRESH)
 
     def state(self, number: int) -> State:
         """State `number` of the sequence that the seed stands for."""
-        return random_state(self._bench(wild=False).memory, self._seed, number)
+        return random_state(self._bench(World.FRESH).memory, self._seed, number)
 
     def check(self, graph: FunctionGraph, state: State) -> Outcome:
         """Run the function of `graph` from `state` on both sides and compare."""
-        return self._bench(state.wild).check(graph, state)
+        return self._bench(state.world).check(graph, state)
 
-    def _bench(self, wild: bool) -> _Bench:
-        bench = self._benches.get(wild)
+    def _bench(self, world: World) -> _Bench:
+        bench = self._benches.get(world)
         if bench is None:
-            bench = self._benches[wild] = _Bench(self._image, self._built, self._seed, self._strict, wild)
+            bench = self._benches[world] = _Bench(self._image, self._built, self._seed, self._liveness, world)
         return bench
 
 
 class _Bench:
     """Both machines, over the same memory."""
 
-    def __init__(self, image: Image, built: Built, seed: int, strict: bool, wild: bool) -> None:
+    def __init__(self, image: Image, built: Built, seed: int, liveness: ImageLiveness | None, world: World) -> None:
         overlay = built.overlay
         self._overlay = overlay
-        self._strict = strict
         reserved = [
             (overlay.code_address, overlay.code_address + len(overlay.code)),
             (overlay.data_address, overlay.data_address + len(overlay.data)),
         ]
-        self.memory: EmulatedMemory = lay_out(image, seed, [part for part in reserved if part[0] < part[1]], wild)
+        self.memory: EmulatedMemory = lay_out(image, seed, [part for part in reserved if part[0] < part[1]], world)
         self._original = Machine(self.memory)
         self._instrumented = Machine(self.memory, overlay)
         self._stretches = StretchTable(self._original.code_at)
         self._other_stretches = StretchTable(self._instrumented.code_at)
         start = overlay.data_address + self.memory.base
-        self._rules = Rules(strict, (start, start + len(overlay.data)), 0 if image.is_go else 128)
+        self._rules = Rules((start, start + len(overlay.data)), 0 if image.is_go else 128)
+        self._watched = Watched(image, self.memory.base, liveness, self._stretches)
         self._counters = CounterCheck(built.tracepoints, self.memory.base)
 
     def check(self, graph: FunctionGraph, state: State) -> Outcome:
@@ -111,21 +109,23 @@ class _Bench:
         run = self._original.run(entry, state)
         executed = int(run.records["size"][run.records["kind"] == event_log.BLOCK].sum())
         original = _believed(run, self._stretches, self._original)
-        run = self._instrumented.run(entry, state, executed * _MORE_CODE + CODE_BYTES, 8 * PAGES)
+        run = self._instrumented.run(entry, state, executed * _MORE_CODE + CODE_BYTES, 8 * BLOCKS)
         instrumented = _believed(run, self._other_stretches, self._instrumented)
         last = original.exits[-1]
         unchecked = last.target[len(_NOT_EMULATED) :] if last.target.startswith(_NOT_EMULATED) else ""
         reached = self._reached(original, graph)
-        difference = compare(original, instrumented, state, self._rules, self._undefined(original))
+        watched = [self._watched.at(original, left) for left in original.exits]
+        difference = compare(original, instrumented, self._rules, watched)
         counted = difference is None and last.kind is ExitKind.RETURN
         counted = counted and instrumented.exits[-1].kind is ExitKind.RETURN
         if counted:
             difference = self._compare_counters(original, instrumented)
-        if difference is not None and depends_on_dead_stack(
-            self.memory, entry, state, original, difference, self._rules.red_zone
-        ):
-            difference, unchecked = None, "result depends on memory below the stack pointer"
-        listing = None if difference is None else list_code(self.memory, self._overlay, entry, state, difference)
+        listing = None
+        if difference is not None:
+            unchecked = excuse(self.memory, self._overlay, entry, state, original, difference, self._rules.red_zone)
+            difference = None if unchecked else difference
+        if difference is not None:
+            listing = list_code(self.memory, self._overlay, entry, state, difference)
         return Outcome(last.kind.value, unchecked, counted, reached, difference, listing)
 
     def _reached(self, run: Run, graph: FunctionGraph) -> frozenset[int]:
@@ -138,24 +138,6 @@ class _Bench:
                 end = start + (key >> KEY_SHIFT)
                 reached.update(address for address in graph.blocks if start <= address < end)
         return frozenset(reached)
-
-    def _undefined(self, run: Run) -> tuple[int, ...]:
-        """The flags that are undefined at each exit of the original."""
-        if not self._strict:
-            return (0,) * len(run.exits)
-        result = []
-        for left in run.exits:
-            records = run.records[: left.position]
-            keys = records["value"][records["kind"] == event_log.BLOCK][::-1]
-            undefined, open_flags = 0, ARITHMETIC_FLAGS
-            for key in keys[:_FLAG_HISTORY].tolist():
-                stretch = self._stretches[key]
-                undefined |= stretch.undefined & open_flags
-                open_flags &= ~stretch.settled
-                if not open_flags:
-                    break
-            result.append(undefined)
-        return tuple(result)
 
     def _compare_counters(self, original: Run, instrumented: Run) -> Difference | None:
         """Whether the counters say how often each block of the original ran."""

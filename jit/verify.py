@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jit.disagreement import Listing
+from jit.emulated_memory import World
 from jit.emulation_limits import limits_of_graph
 from jit.random_state import State
 from jit.verifier import Built, Outcome, Verifier
@@ -46,6 +47,7 @@ class Case:
     def save(self, path: Path) -> None:
         """Write it as JSON."""
         content = {"format": _FORMAT, **asdict(self)}
+        content["state"]["world"] = self.state.world.value
         path.write_text(json.dumps(content, indent=1) + "\n")
 
     @classmethod
@@ -64,8 +66,7 @@ class Case:
                     state["flags"],
                     tuple(state["vectors"]),
                     state["seed"],
-                    state["lenient"],
-                    state["wild"],
+                    World(state["world"]),
                 ),
                 listing=Listing(tuple(listing["original"]), tuple(listing["instrumented"])),
             )

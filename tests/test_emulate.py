@@ -20,6 +20,7 @@ from jit.emulated_memory import (
     STUBS,
     THREAD,
     EmulatedMemory,
+    World,
     lay_out,
 )
 from jit.random_state import State, random_state
@@ -47,17 +48,17 @@ def memory(code: str, **options: dict[int, str] | dict[int, int] | Kind) -> Emul
     return lay_out(image(bytes.fromhex(code), **options), 1)  # type: ignore[arg-type]
 
 
-def state(*, lenient: bool = False, **registers: int) -> State:
+def state(**registers: int) -> State:
     values = [0] * 16
     values[RSP] = STACK_ENTRY - 8
     for name, value in registers.items():
         values[{"rax": RAX, "rbx": RBX, "rdi": RDI, "rsi": RSI}[name]] = value
-    return State(tuple(values), 0x202, (0,) * 16, 5, lenient, wild=False)
+    return State(tuple(values), 0x202, (0,) * 16, 5, World.FRESH)
 
 
-def run(code: str, *, lenient: bool = False, **registers: int) -> Run:
+def run(code: str, **registers: int) -> Run:
     mapped = memory(code)
-    return Machine(mapped).run(TEXT + mapped.base, state(lenient=lenient, **registers))
+    return Machine(mapped).run(TEXT + mapped.base, state(**registers))
 
 
 def events(run: Run) -> list[tuple[int, int, int, int]]:
@@ -130,14 +131,16 @@ def test_writes_are_undone_before_the_next_run() -> None:
 
 
 def test_pages_that_are_unmapped_in_between_are_restored_too() -> None:
-    """mov [rdi], rsi; mov [rsi], rdi; ret: one page all the time, and so many others that all are unmapped again."""
+    """mov [rdi], rsi; mov [rsi], rdi; ret: one block all the time, and so many others that all are unmapped again."""
     mapped = memory("488937 48893e c3")
     machine = Machine(mapped)
-    entry, place = TEXT + mapped.base, 0x123456789000
-    for page in range(1, 200):
-        machine.run(entry, state(rdi=place, rsi=place + PAGE * page))
-        machine.run(entry, state(rdi=place + 8, rsi=place + PAGE * page))
-        assert machine.read(place, 8) == mapped.random_page(place)[:8]
+    entry, place = TEXT + mapped.base, 0x123456780000
+    start, content = mapped.on_demand(place) or (0, b"")
+    assert start == place
+    for block in range(1, 200):
+        machine.run(entry, state(rdi=place, rsi=place + len(content) * block))
+        machine.run(entry, state(rdi=place + 8, rsi=place + len(content) * block))
+        assert machine.read(place, 8) == content[:8]
 
 
 def test_runs_from_the_same_state_are_equal() -> None:
@@ -154,38 +157,40 @@ def test_runs_from_the_same_state_are_equal() -> None:
 
 def test_plausible_addresses_are_mapped_when_touched() -> None:
     """Both pages of an access that crosses, with content that follows from seed and address."""
-    far = 0x123456788FFC
+    far = 0x12345678FFFC
     mapped = memory("488b07 488907 c3")
     machine = Machine(mapped)
     done = machine.run(TEXT + mapped.base, state(rdi=far))
-    expected = mapped.random_page(far & -PAGE)[-4:] + mapped.random_page((far & -PAGE) + PAGE)[:4]
+    start, content = mapped.on_demand(far) or (0, b"")
+    after, next_content = mapped.on_demand(far + 4) or (0, b"")
+    assert after == start + len(content)
+    expected = content[far - start :] + next_content[:4]
     assert done.exits[-1].kind is ExitKind.RETURN
     assert done.exits[-1].registers[RAX] == int.from_bytes(expected, "little")
 
 
-def test_null_pages_are_mapped_for_lenient_states_only() -> None:
-    mapped = memory("488b07 c3")
-    machine = Machine(mapped)
-    for _ in range(2):
-        done = machine.run(TEXT + mapped.base, state(rdi=8, lenient=True))
-        assert done.exits[-1].kind is ExitKind.RETURN
-        assert machine.run(TEXT + mapped.base, state(rdi=8)).exits[-1].kind is ExitKind.FAULT
+@pytest.mark.parametrize("world", list(World))
+def test_null_pointers_lead_somewhere_in_lenient_worlds(world: World) -> None:
+    mapped = lay_out(image(bytes.fromhex("488b07 c3")), 1, (), world)
+    done = Machine(mapped).run(TEXT + mapped.base, state(rdi=8))
+    assert done.exits[-1].kind is (ExitKind.FAULT if world is World.FRESH else ExitKind.RETURN)
 
 
 def test_nothing_is_mapped_beside_the_image() -> None:
     """Where an overlay will lie, or a bug would write."""
-    done = run("488b07 c3", rdi=PIE_BASE + 0x2000, lenient=True)
-    assert done.exits[-1].kind is ExitKind.FAULT
+    mapped = lay_out(image(bytes.fromhex("488b07 c3")), 1, (), World.LENIENT)
+    last = Machine(mapped).run(TEXT + mapped.base, state(rdi=PIE_BASE + 0x2000)).exits[-1]
+    assert last.kind is ExitKind.FAULT
 
 
-def test_too_many_pages_end_a_run_and_the_next_is_not_disturbed() -> None:
+def test_too_much_memory_end_a_run_and_the_next_is_not_disturbed() -> None:
     """add rdi, 0x10000000; mov [rdi], rdi; jmp to the start."""
     mapped = memory("4881c700000010 48893f ebf4")
     machine = Machine(mapped)
     for _ in range(6):
         last = machine.run(TEXT + mapped.base, state(rdi=0x100000000000)).exits[-1]
-        assert (last.kind, last.target) == (ExitKind.BUDGET, "pages")
-    more = machine.run(TEXT + mapped.base, state(rdi=0x100000000000), pages=100)
+        assert (last.kind, last.target) == (ExitKind.BUDGET, "memory")
+    more = machine.run(TEXT + mapped.base, state(rdi=0x100000000000), blocks=100)
     assert len(more.records) > 150
 
 
@@ -232,7 +237,7 @@ def test_the_loaders_work_is_done() -> None:
 
 
 def test_wild_memory_has_no_zeros_in_variables() -> None:
-    plain, wild = (lay_out(image(b"\xc3"), 1, (), wild) for wild in (False, True))
+    plain, wild = (lay_out(image(b"\xc3"), 1, (), world) for world in (World.FRESH, World.WILD))
     data = [np.frombuffer(Machine(mapped).read(PIE_BASE + DATA, PAGE), "<u8") for mapped in (plain, wild)]
     assert np.array_equal(data[0][:2], data[1][:2])
     assert not data[0][2:].any()
