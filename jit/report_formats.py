@@ -86,20 +86,32 @@ def _build_id(elf: ELFFile) -> str:
 
 
 def _line_ranges(dwarf: DWARFInfo) -> Iterator[_Line]:
-    """All statements of all units, with the addresses that belong to each."""
+    """All statements of all units, with the addresses that belong to each.
+
+    Several lines may begin at one address, where the code of all but the last was optimised away: all of them are
+    executed with it.
+    """
     for unit in dwarf.iter_CUs():
         program = dwarf.line_program_for_CU(unit)
         if program is None:
             continue
         names = _file_names(unit, program.header)
-        before = None
+        here: set[tuple[int, int]] = set()
+        address = 0
         for entry in program.get_entries():
             state = entry.state
             if state is None:
                 continue
-            if before is not None and state.address > before.address and before.line and before.is_stmt:
-                yield before.address, state.address, names.get(before.file, "?"), before.line
-            before = None if state.end_sequence else state
+            if state.address != address:
+                if state.address > address:
+                    for file, line in here:
+                        yield address, state.address, names.get(file, "?"), line
+                here.clear()
+                address = state.address
+            if state.end_sequence:
+                here.clear()
+            elif state.is_stmt and state.line:
+                here.add((state.file, state.line))
 
 
 def _file_names(unit: CompileUnit, header: Mapping[str, Any]) -> dict[int, str]:

@@ -299,6 +299,17 @@ def test_lcov(tmp_path: Path, dwarf: str, link: str) -> None:
 
 
 @pytest.mark.needs("gcc")
+def test_lcov_of_optimised_code(tmp_path: Path) -> None:
+    """Where several lines begin at one address, none is lost: here a function and its first statement."""
+    path = build(SOURCE.replace("int work", "__attribute__((noipa)) int work"), tmp_path / "prog", "gcc", "-O2", "-g")
+    (function,) = (f for f in open_image(path).functions if f.name == "work")
+    block = Tracepoint(Point.BLOCK, "work", function.address, function.size, 1, "count", ((0, 1),))
+    (lines,) = records(to_lcov(Report(Module(str(path), ""), (Row(block, 7),)))).values()
+    assert {"FN:4,work", "FNDA:7,work", "DA:4,7", "DA:5,7", "DA:6,7", "DA:8,7"} <= set(lines)
+    assert not any(line.startswith("DA:1") for line in lines), "main is not instrumented"
+
+
+@pytest.mark.needs("gcc")
 def test_lcov_needs_line_information(tmp_path: Path) -> None:
     path = build("int main(void) { return 0; }", tmp_path / "prog")
     report = Report(Module(str(path), ""), (row("main", 0x1000, 1),))
