@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 wrong use, 3 refused, 4 a difference was found, 5 a fault 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -233,6 +234,10 @@ def _jobs(jobs: int | None) -> int:
     return jobs
 
 
+_OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a write to standard output can end in. (Writing files is handled where it is done.)"""
+
+
 def main() -> None:
     """Run the command line and exit."""
     for stream in (sys.stdout, sys.stderr):
@@ -241,19 +246,19 @@ def main() -> None:
     try:
         code = _run()
         sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_output()
-        code = 141
     except OSError as problem:
-        _discard_output()
-        console.say("error", f"cannot write the output: {problem.strerror}")
-        code = 2
+        code = _unwritten(problem)
     sys.exit(code)
 
 
-def _discard_output() -> None:
-    """What is still buffered would fail again when the interpreter closes the stream."""
+def _unwritten(problem: OSError) -> int:
+    """The exit code when standard output takes no more; quiet where nobody reads it."""
+    # What is still buffered would fail again when the interpreter closes the stream.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if isinstance(problem, BrokenPipeError):
+        return 1
+    console.say("error", f"cannot write the output: {problem.strerror}")
+    return 2
 
 
 def _run() -> int:
@@ -268,9 +273,9 @@ def _run() -> int:
     except (KeyboardInterrupt, typer.Abort):
         print(file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        raise
     except Exception as failure:
+        if isinstance(failure, OSError) and failure.errno in _OUTPUT_ERRORS:
+            raise
         explain = getattr(failure, "format_message", None)
         if explain is None:
             console.bug(failure)
