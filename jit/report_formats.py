@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -96,7 +96,7 @@ def _line_ranges(dwarf: DWARFInfo) -> Iterator[_Line]:
         if program is None:
             continue
         names = _file_names(unit, program.header)
-        here: set[tuple[int, int]] = set()
+        here: dict[tuple[int, int], None] = {}  # in the order of the table: a function's own line comes first
         address = 0
         for entry in program.get_entries():
             state = entry.state
@@ -111,7 +111,7 @@ def _line_ranges(dwarf: DWARFInfo) -> Iterator[_Line]:
             if state.end_sequence:
                 here.clear()
             elif state.is_stmt and state.line:
-                here.add((state.file, state.line))
+                here[state.file, state.line] = None
 
 
 def _file_names(unit: CompileUnit, header: Mapping[str, Any]) -> dict[int, str]:
@@ -181,11 +181,12 @@ def _functions(report: Report, lines: Sequence[_Line]) -> dict[str, list[tuple[i
             known.tracepoint.point is Point.BLOCK,
         ):
             entries[point.function] = row
-    places = sorted(lines)
+    places = sorted(lines, key=lambda place: place[0])
     starts = [place[0] for place in places]
     functions: dict[str, list[tuple[int, str, int]]] = defaultdict(list)
     for name, row in entries.items():
-        index = bisect_right(starts, row.tracepoint.address) - 1
-        if index >= 0 and row.tracepoint.address < places[index][1]:
+        after = bisect_right(starts, row.tracepoint.address)
+        index = bisect_left(starts, starts[after - 1]) if after else 0
+        if after and row.tracepoint.address < places[index][1]:
             functions[places[index][2]].append((places[index][3], name, row.count))
     return {file: sorted(found) for file, found in functions.items()}
