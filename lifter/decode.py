@@ -176,12 +176,16 @@ def _remember(window: bytes, parts: Layout) -> tuple[int, int]:
     return found
 
 
+_REGISTER_IMMEDIATES: Final = frozenset((*range(0x48, 0x4D), *range(0x5C, 0x60), *range(0x68, 0x70), *range(0x78, 0x80)))
+"""VEX map 3: variable blends, FMA4 and vpermil2."""
+
+
 def _immediate_selects(parts: Layout) -> bool:
     """Whether the immediate is part of the opcode (3DNow) or names a register (VEX /is4)."""
     if parts.encoding == "":
         return parts.map == 1 and parts.opcode == 0x0F
     if parts.encoding == "vex" and parts.map == 3:
-        return 0x48 <= parts.opcode <= 0x4F or 0x5C <= parts.opcode <= 0x7F
+        return parts.opcode in _REGISTER_IMMEDIATES
     return parts.encoding == "xop" and parts.map == 8 and not 0xC0 <= parts.opcode <= 0xEF
 
 
@@ -311,6 +315,9 @@ def _make_template(code: bytes, parts: Layout) -> _Template | str:
                 operands.append(Imm(int(piece, 0), 8))
         elif piece[0] != "{":
             return f"operand unknown to the decoder: {piece}"
+    if parts.encoding == "" and parts.map == 0 and parts.opcode in (0xD0, 0xD1):
+        # Capstone forgets the count of rcl m, 1.
+        operands[1:] = [Imm(1, 8)]
     if mnemonic in _IMPLICIT_XMM0 and parts.encoding == "":
         operands.pop()
     if parts.encoding == "" and parts.map == 0 and parts.opcode & ~1 in _STRING_OPCODES:

@@ -370,6 +370,9 @@ def _add_operand(draft: Draft, mode: str, operand: Operand) -> None:
         whole = False
         if mode != "w":
             draft.reads |= mask
+        if operand.kind == "mm":
+            # Even reading an MMX register resets the x87 stack's top and tags.
+            mode = "rw"
     if mode != "r":
         draft.writes |= mask
         if whole:

@@ -32,7 +32,7 @@ lifted("pop", "w:rm", reads="rsp", writes="rsp", memory="r:w[rsp]", adjust=poppi
 row("pop", "w:seg", reads="rsp", writes="rsp", memory="r:w[rsp]", handling=NATIVE,
     reason="segment register")  # fmt: skip
 lifted("leave", reads="rbp", writes="rsp rbp", memory="r:8[rbp]", adjust=sixty_four)
-row("enter", "r:i,r:i", reads="rbp rsp", writes="rsp rbp", memory="w:8[rsp-8]", handling=NATIVE,
+row("enter", "r:i,r:i", reads="rbp rsp", writes="rsp rbp", memory="w:0[rsp]", handling=NATIVE,
     reason="changes the stack pointer by an unknown amount")  # fmt: skip
 row("pushf", reads=f"rsp df {ARITHMETIC}", writes="rsp", memory="w:w[rsp-w]", handling=NATIVE,
     reason="moves the flags through the stack")  # fmt: skip

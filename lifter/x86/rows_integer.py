@@ -109,7 +109,8 @@ lifted("cdqe", reads="eax", writes="rax")
 lifted("cwd", reads="ax", writes="dx")
 lifted("cdq", reads="eax", writes="edx")
 lifted("cqo", reads="rax", writes="rdx")
-row("xlatb", reads="rax rbx", writes="al", memory="r:1[rbx]")
+# The byte at RBX + AL: no operand can say that, so its place counts as unknown.
+row("xlatb", reads="rax rbx", writes="al", memory="r:0[rbx]")
 
 # Arithmetic and logic
 

@@ -27,7 +27,13 @@ row("rdpkru", reads="ecx", writes="eax edx", feature="ospke")
 row("wrpkru", reads="eax ecx edx", feature="ospke")
 row("monitorx", reads="rax ecx edx", feature="mwaitx")
 row("mwaitx", reads="eax ecx ebx", feature="mwaitx")
-row("clzero", reads="rax", memory="w:64[rax]", feature="clzero")
+row("umonitor", "r:r", feature="waitpkg")
+row("umwait tpause", "r:r", reads="eax edx", sets=ARITHMETIC, feature="waitpkg")
+row("movdiri", "w:m,r:r", feature="movdiri")
+row("movdir64b", "r:r,r:m512", feature="movdir64b", handling=NATIVE, reason="stores through a register operand")
+row("ptwrite", "r:rm", feature="intel_pt")
+# A whole cache line: the address is rounded down.
+row("clzero", reads="rax", memory="w:0[rax]", feature="clzero")
 
 # Saved state: the extended areas vary in size with the mask in EDX:EAX
 
@@ -70,10 +76,10 @@ kernel("in", "w:r,r")
 kernel("out", "r,r")
 kernel(
     "cli sti clts invd wbinvd wbnoinvd rdmsr wrmsr swapgs sysret sysexit rsm xsetbv clac stac monitor mwait "
-    "vmcall vmlaunch vmresume vmxoff vmrun vmmcall vmload vmsave stgi clgi skinit invlpga getsec encls enclu "
-    "xsaves xrstors xstore"
+    "vmcall vmlaunch vmresume vmxoff vmmcall stgi clgi getsec encls enclu "
+    "xsaves xrstors xstore vmfunc enclv pconfig vmrun vmload vmsave skinit invlpga"
 )
 kernel("lgdt lidt lldt ltr lmsw invlpg sgdt sidt sldt str smsw verr verw xsaves xsaves64 xrstors xrstors64", "m")
-kernel("invpcid invept invvpid vmread vmwrite lar lsl lds les lfs lgs lss bound", "m,m")
-kernel("vmptrld vmptrst vmclear vmxon", "m")
+kernel("invlpga invpcid invept invvpid vmread vmwrite lar lsl lds les lfs lgs lss bound", "m,m")
+kernel("vmptrld vmptrst vmclear vmxon vmrun vmload vmsave skinit", "m")
 kernel("bndldx bndstx bndmov bndcl bndcu bndcn bndmk", "m,m")

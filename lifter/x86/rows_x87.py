@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from lifter.x86.rows import row
+from lifter.instruction import MemoryAccess
+from lifter.x86.rows import Draft, row
 
 _STACK_ONLY: Final = (
     "fabs fchs ftst fxam fsqrt f2xm1 fyl2x fyl2xp1 fpatan fptan fsin fcos fsincos frndint fscale fprem fprem1 "
@@ -20,6 +21,13 @@ _REGISTERS: Final = (
     "faddp fsubp fsubrp fmulp fdivp fdivrp fxch ffree ffreep fucom fucomp fcom2 fcomp3 fcomp5 fxch4 fxch7 fstp8 "
     "fstp9 fstpnce fld fst fstp"
 )
+
+
+def environment(draft: Draft) -> None:
+    """With an operand-size prefix the environment has seven words instead of seven doublewords."""
+    if 0x66 in draft.form.layout.prefixes:
+        access = draft.memory[0]
+        draft.memory[0] = MemoryAccess(access.operand, access.size - 14, access.read, access.write)
 
 
 def _x87(names: str, *shapes: str, reads: str = "", writes: str = "", sets: str = "") -> None:
@@ -41,9 +49,9 @@ for _condition, _flags in {
     _x87(f"fcmov{_condition}", "-:st", "-:st,-:st", reads=_flags)
 _x87("fcomi fcomip fucomi fucomip", "-:st", "-:st,-:st", sets="cf pf af zf sf of")
 _x87("fldcw", "r:m16")
-_x87("fldenv", "r:m224")
-_x87("frstor", "r:m864")
-_x87("fnstenv", "w:m224")
-_x87("fnsave", "w:m864")
+row("fldenv", "r:m224", reads="x87", writes="x87", adjust=environment)
+row("frstor", "r:m864", reads="x87", writes="x87", adjust=environment)
+row("fnstenv", "w:m224", reads="x87", writes="x87", adjust=environment)
+row("fnsave", "w:m864", reads="x87", writes="x87", adjust=environment)
 row("fnstcw", "w:m16", reads="x87")
 row("fnstsw", "w:rm16", reads="x87")
