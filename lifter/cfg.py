@@ -1,8 +1,8 @@
 """Control-flow graphs of one function, of several, and of a whole image.
 
 Functions are not independent: one may jump into the middle of another (`foo.cold` back into `foo`, hand-written
-assembly), and whether a function comes back decides what follows its calls. `build_all` repeats what such findings change
-until nothing changes any more.
+assembly), and whether a function comes back decides what follows its calls. `build_all` repeats what such findings
+change until nothing changes any more.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def build_graph(
 
     `extra_entries` are addresses inside it that code of other functions jumps to or calls; `noreturn` are addresses of
     functions of the image that are proved never to return (`lifter.noreturn.find_noreturn`); `known_tables` (by default
-    computed anew) knows where tables end for lack of a bound. Outside of tests `build_all` is the one to call: it finds these itself.
+    computed anew) knows where tables end for lack of a bound. `build_all` finds all of these itself: prefer it.
     """
     return Descent(image, function, noreturn, known_tables or KnownTables.of(image)).build(extra_entries)
 
@@ -50,9 +50,7 @@ def build_all(image: Image, functions: Iterable[Function]) -> dict[int, Function
     chosen = {function.address: function for function in functions}
     tables = KnownTables.of(image)
     noreturn: frozenset[int] = frozenset()
-    graphs = {
-        address: build_graph(image, function, (), noreturn, tables) for address, function in chosen.items()
-    }
+    graphs = {address: build_graph(image, function, (), noreturn, tables) for address, function in chosen.items()}
     extra: dict[int, set[int]] = {}
     _add_foreign_entries(image, graphs, extra)
     changed = set(extra)
@@ -75,9 +73,7 @@ def build_all(image: Image, functions: Iterable[Function]) -> dict[int, Function
             break
         fresh, changed = changed, set()
         for address in fresh:
-            graphs[address] = build_graph(
-                image, chosen[address], sorted(extra.get(address, ())), noreturn, tables
-            )
+            graphs[address] = build_graph(image, chosen[address], sorted(extra.get(address, ())), noreturn, tables)
     return graphs
 
 
@@ -100,7 +96,7 @@ def falls_out(graph: FunctionGraph) -> int | None:
     if not graph.blocks:
         return None
     block = graph.blocks[max(graph.blocks)]
-    if block.end != graph.function.end or block.successors and block.last.flow is not Flow.BRANCH:
+    if block.end != graph.function.end or (block.successors and block.last.flow is not Flow.BRANCH):
         return None
     return block.end if block.last.flow in (Flow.NEXT, Flow.BRANCH) else None
 

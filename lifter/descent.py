@@ -1,8 +1,8 @@
 """Recursive descent inside a function's bounds: from bytes to the blocks of one graph.
 
 Only what a known jump reaches becomes a block, so that data between instructions is never taken for code.
-Of instructions that overlap (a jump into the middle of another one, such as one that skips a `lock` prefix) none becomes
-part of a block: their bytes belong to no block, and nobody writes there.
+Of instructions that overlap (a jump into the middle of another one, such as one that skips a `lock` prefix) none
+becomes part of a block: their bytes belong to no block, and nobody writes there.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final
 from lifter.decode import decode_run
 from lifter.errors import Refusal
 from lifter.graph import Block, FunctionGraph, JumpTable
-from lifter.image.types import Function, Image
-from lifter.instruction import Flow, Handling, Instruction, Undecodable
+from lifter.image.types import Function, Image, Kind
+from lifter.instruction import Flow, Handling, Imm, Instruction, Reg, Undecodable
 from lifter.jumptable import Flowchart, KnownTables, Line, resolve
 from lifter.noreturn import import_of, names_noreturn, never_returns
 from lifter.stackdepth import depths, is_epilogue
@@ -40,9 +40,7 @@ _UNLIKELY: Final = frozenset(
 class Descent:
     """The exploration of one function. Offsets are relative to its start, addresses absolute."""
 
-    def __init__(
-        self, image: Image, function: Function, noreturn: frozenset[int], known_tables: KnownTables
-    ) -> None:
+    def __init__(self, image: Image, function: Function, noreturn: frozenset[int], known_tables: KnownTables) -> None:
         self.image, self.function, self.proved = image, function, noreturn
         self.known_tables = known_tables
         self.base, self.limit = function.address, function.end
@@ -188,7 +186,7 @@ class Descent:
             if instruction.handling is Handling.NATIVE:
                 self.entries.update(successors)
         elif flow is Flow.CALL or flow is Flow.CALL_INDIRECT or flow is Flow.SYSCALL:
-            if flow is not Flow.SYSCALL and self._note_call(address, end, instruction) or end >= self.limit:
+            if (flow is not Flow.SYSCALL and self._note_call(address, end, instruction)) or end >= self.limit:
                 self.noreturn.add(address)
             else:
                 successors.append(end)
@@ -288,7 +286,7 @@ class Descent:
             if found.external:
                 self.external.add(jump)
             table, old = found.table, self.tables.get(jump)
-            if table is None or old is not None and len(old.targets) >= len(table.targets):
+            if table is None or (old is not None and len(old.targets) >= len(table.targets)):
                 continue
             self.tables[jump] = table
             self.known_tables.add(table.address)
@@ -313,7 +311,7 @@ class Descent:
             lines,
             predecessors,
             lambda target: target - self.base < self.size and self.owner[target - self.base] != 2,
-            lambda target: self._looks_like_code(target - self.base, certain=True),
+            lambda target: self._looks_like_code(target - self.base),
         )
 
     def _follow_pointers(self) -> None:
@@ -328,16 +326,51 @@ class Descent:
             elif self.owner[offset] == 1:
                 self.leaders.add(pointer)
                 self.entries.add(pointer)
-            elif self._looks_like_code(offset):
+            elif (self._is_stored(pointer) or self._is_passed_on(pointer)) and self._looks_like_code(offset):
                 self.entries.add(pointer)
                 self.work.append(pointer)
                 self._explore_all()
 
-    def _looks_like_code(self, offset: int, certain: bool = False) -> bool:
+    def _is_stored(self, pointer: int) -> bool:
+        """Whether a word of data holds the pointer, rather than an instruction that may want to read a table."""
+        image = self.image
+        if image.kind is not Kind.FIXED:
+            return pointer in image.words.values()
+        word = pointer.to_bytes(8, "little")
+        return any(word in segment.data for segment in image.segments if not segment.executable)
+
+    def _is_passed_on(self, pointer: int) -> bool:
+        """Whether code of the function computes the pointer and then stores or pushes it, but does not read there."""
+        immediates = (Imm(pointer, 32), Imm(pointer, 64))
+        for address in self.leaders:
+            register = -1
+            while (instruction := self.instructions.get(address)) is not None:
+                address += len(instruction.code)
+                operands = instruction.operands
+                memory = instruction.memory_operand
+                if instruction.mnemonic == "lea" and memory is not None and memory.rip:
+                    first = operands[0]
+                    if address + memory.disp == pointer and isinstance(first, Reg):
+                        register = first.index
+                        continue
+                if instruction.mnemonic in ("mov", "push") and operands[-1] in immediates:
+                    return True
+                if register >= 0:
+                    if memory is not None and register in (memory.base, memory.index):
+                        return False
+                    used = any(isinstance(operand, Reg) and operand.index == register for operand in operands)
+                    if used and instruction.mnemonic in ("mov", "push", "movq", "call", "jmp"):
+                        return True
+                    if instruction.effects.writes >> register & 1:
+                        register = -1
+                if address in self.leaders or address - len(instruction.code) in self.next:
+                    break
+        return False
+
+    def _looks_like_code(self, offset: int) -> bool:
         """Whether everything reachable from `offset`, as far as it is new, is plausible code.
 
-        Tables between functions are pointed to as well; to take one for code would be to overwrite it. `certain`: what
-        points there points to code elsewhere already.
+        Tables between functions are pointed to as well; to take one for code would be to overwrite it.
         """
         work, seen, count = [offset], set[int](), 0
         while work:
@@ -371,8 +404,7 @@ class Descent:
                     self.image, self.base + at + (instruction.target or 0), self.proved
                 ):
                     break
-        # A lone `c3` is as likely a byte of a table, unless the loader itself writes the pointer.
-        return certain or count > 1 or self.base + offset in self.image.words.values()
+        return True
 
     def _is_function(self, address: int) -> bool:
         if address in self.image.plt:
@@ -435,9 +467,9 @@ class Descent:
         for jump in pending:
             block = enclosing[jump]
             depth = state.get(block.address, (None, None))[0]
-            if jump in self.external:
-                self.tail_calls.add(jump)
-            elif not labels and (depth == 0 or depth is None and is_epilogue(block.addressed())):
+            if jump in self.external or (
+                not labels and (depth == 0 or (depth is None and is_epilogue(block.addressed())))
+            ):
                 self.tail_calls.add(jump)
             else:
                 unresolved.append(jump)
@@ -461,8 +493,8 @@ class Descent:
                 after += 1
             begin = at
             for begin, instruction in decode_run(self.code, at, after):
-                if instruction.code == b"\0\0" or not isinstance(instruction, Undecodable) and (
-                    instruction.mnemonic in _PADDING
+                if instruction.code == b"\0\0" or (
+                    not isinstance(instruction, Undecodable) and (instruction.mnemonic in _PADDING)
                 ):
                     continue
                 if self.code[begin:after].strip(b"\0"):

@@ -63,7 +63,7 @@ class JumpTable:
     jump: int
     """Address of the indirect jump."""
     address: int
-    """Of the table."""
+    """Of the table; the jump's own where code computes the targets (labels as values) and there is no table."""
     targets: tuple[int, ...]
     """In table order, repeated where the table repeats."""
 

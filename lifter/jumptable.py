@@ -11,7 +11,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -101,7 +102,7 @@ UNKNOWN = Resolution()
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """target = base + load(table + size * index); `table` and `base` may share one unknown term."""
+    """target = base + load(table + size * index); `table` and `base` may have an unknown term, often the same."""
 
     size: int
     signed: bool
@@ -116,9 +117,22 @@ _Key = tuple[int, int, int, bool]
 
 def _key_of(shape: _Shape | None) -> _Key | None:
     """The table of a shape when its address is known."""
-    if shape is None or shape.table.terms:
+    if shape is None or shape.table.terms or shape.base.terms:
         return None
     return shape.table.constant, shape.base.constant, shape.size, shape.signed
+
+
+def _length(resolution: Resolution) -> int:
+    return len(resolution.table.targets) if resolution.table is not None else 0
+
+
+def _merged(found: list[Resolution]) -> Resolution:
+    """One answer for a jump that several tables lead to (compilers merge equal ends of code)."""
+    tables = [one.table for one in found if one.table is not None]
+    if len(tables) < 2:
+        return next((one for one in found if one.table is not None), found[0] if found else UNKNOWN)
+    targets = tuple(target for table in tables for target in table.targets)
+    return Resolution(replace(tables[0], targets=targets), bounded=all(one.bounded for one in found))
 
 
 def resolve(image: Image, function: Function, chart: Flowchart, start: int, known: KnownTables) -> Resolution:
@@ -134,25 +148,29 @@ def resolve(image: Image, function: Function, chart: Flowchart, start: int, know
 class _Search:
     """The search for the table of one jump."""
 
-    def __init__(
-        self, image: Image, function: Function, chart: Flowchart, start: int, known: KnownTables
-    ) -> None:
+    def __init__(self, image: Image, function: Function, chart: Flowchart, start: int, known: KnownTables) -> None:
         self.image, self.function, self.chart, self.known = image, function, chart, known
         self.start = start
         self.jump = chart.blocks[start][-1][0]
 
     def run(self) -> Resolution:
         """Evaluate paths until table and bound are known on all of them, or the allowance is used up."""
-        queue = deque([(self.start,)])
+        queue: deque[tuple[int, ...]] = deque([(self.start,)])
         bounds: dict[_Key, tuple[int, int]] = {}
         unbounded: dict[_Key, int] = {}
         """Tables that some path reaches with an index that nothing limits but its width -> entries at most."""
         partial: _Shape | None = None
+        fixed: set[int] = set()
+        """Targets on paths that compute them without any table."""
+        open_ended = False
         evaluated = 0
         while queue:
             path = queue.popleft()
             evaluated += 1
             machine, target = self._evaluate(path)
+            if not target.terms and self._inside(target.constant):
+                fixed.add(target.constant)
+                continue
             shape = _shape_of(target)
             partial = shape or partial
             key = _key_of(shape)
@@ -165,32 +183,41 @@ class _Search:
             before = [block for block in self.chart.predecessors.get(path[0], ()) if block not in path]
             if len(path) < _DEPTH and evaluated < _PATHS and before:
                 queue.extend((block, *path) for block in before)
-            elif shape is not None and key is not None:
+            elif shape is None:
+                open_ended = True
+            elif key is not None:
                 most = min(_ENTRIES, 1 << machine.width_of(shape.index))
                 unbounded[key] = max(most, unbounded.get(key, 0))
             if evaluated >= _PATHS:
                 break
-        return self._choose(bounds, unbounded, partial)
+        found = self._choose(bounds, unbounded, partial)
+        if fixed and found.table is not None:
+            targets = (*found.table.targets, *sorted(fixed - set(found.table.targets)))
+            return replace(found, table=replace(found.table, targets=targets))
+        if fixed and partial is None and not open_ended:
+            return Resolution(JumpTable(self.jump, self.jump, tuple(sorted(fixed))), bounded=True)
+        return found
+
+    def _inside(self, address: int) -> bool:
+        return self.function.address <= address < self.function.end
 
     def _choose(
         self, bounds: Mapping[_Key, tuple[int, int]], unbounded: Mapping[_Key, int], partial: _Shape | None
     ) -> Resolution:
+        found: list[Resolution] = []
         for key, (low, high) in bounds.items():
-            found = self._read(key, low, high)
-            if found is None:
-                continue
-            # A path that gives no bound may allow more than the others do.
-            longer = self._read(key, low, None, unbounded[key]) if key in unbounded else None
-            if longer is not None and longer.table and len(longer.table.targets) > high - low + 1:
-                return longer
-            return found
-        for key in sorted(unbounded):
-            found = self._read(key, 0, None, unbounded[key])
-            if found is not None:
-                return found
-        if partial is not None and partial.table.terms:
+            read = [self._read(key, low, high)]
+            if key in unbounded:
+                # A path that gives no bound may allow more than the others do.
+                read.append(self._read(key, low, None, unbounded[key]))
+            found.extend(sorted((one for one in read if one is not None), key=_length)[-1:])
+        for key in sorted(unbounded.keys() - bounds.keys()):
+            one = self._read(key, 0, None, unbounded[key])
+            if one is not None:
+                found.append(one)
+        if not found and partial is not None and _key_of(partial) is None:
             return self._guess_base(partial)
-        return UNKNOWN
+        return _merged(found)
 
     def _evaluate(self, path: tuple[int, ...]) -> tuple[Machine, Value]:
         machine = Machine()
@@ -210,14 +237,15 @@ class _Search:
 
     def _guess_base(self, shape: _Shape) -> Resolution:
         """The table's address comes from further away: try the constants that the register or slot is given."""
-        (atom, coefficient), *others = shape.table.terms
-        if others or coefficient != 1 or shape.base.terms not in (shape.table.terms, frozenset()):
+        unknown = sorted({*shape.table.terms, *shape.base.terms}, key=repr)
+        if any(coefficient != 1 for _, coefficient in unknown) or len(shape.table.terms) > 1 or len(unknown) > 2:
             return UNKNOWN
-        relative = bool(shape.base.terms)
         best = UNKNOWN
-        for constant in sorted(self._constants_for(atom)):
-            key = (shape.table.constant + constant, shape.base.constant + constant * relative, shape.size,
-                   shape.signed)  # fmt: skip
+        for constants in product(*(sorted(self._constants_for(atom)) for atom, _ in unknown)):
+            known = dict(zip(unknown, constants, strict=True))
+            table = shape.table.constant + sum(known[term] for term in shape.table.terms)
+            base = shape.base.constant + sum(known[term] for term in shape.base.terms)
+            key = (table, base, shape.size, shape.signed)
             found = self._guessed_bound(key)
             if found is None or found.table is None:
                 continue
@@ -227,7 +255,7 @@ class _Search:
 
     def _guessed_bound(self, key: _Key) -> Resolution | None:
         """Read a table whose address was guessed, with the bound that the nearest paths give."""
-        queue = deque([(self.start,)])
+        queue: deque[tuple[int, ...]] = deque([(self.start,)])
         highest: int | None = -1
         for _ in range(_PATHS):
             if not queue:
@@ -287,7 +315,7 @@ class _Search:
         """Read entries low..high of a table; where `high` is None, as far as they make sense, up to `most`."""
         table, base, size, signed = key
         first = table + low * size
-        function, chart = self.function, self.chart
+        chart = self.chart
         segment = self.image.segment_at(first)
         if segment is None:
             return None
@@ -299,15 +327,15 @@ class _Search:
             if address + size > limit:
                 break
             target = self._entry(address, size, signed, base)
-            if function.address <= target < function.end:
-                if not chart.plausible(target) or high is None and not chart.looks_like_code(target):
+            if self._inside(target):
+                if not chart.plausible(target) or (high is None and not chart.looks_like_code(target)):
                     break
             elif size == 8 and not targets and self._starts_function(target):
                 return Resolution(external=True)
             elif not self._same_function(target) and (high is None or not self.image.is_code(target)):
                 break
             targets.append(target)
-        if not any(function.address <= target < function.end for target in targets):
+        if not any(self._inside(target) for target in targets):
             return None
         return Resolution(JumpTable(self.jump, first, tuple(targets)), bounded=high is not None)
 
@@ -355,7 +383,7 @@ def _shape_of(target: Value) -> _Shape | None:
         index = Value(0, frozenset((term, factor // load.size) for term, factor in indexed))
         table = load.address.plus(index, -load.size)
         base = target.plus(of_atom(atom), -1)
-        if base.terms not in (table.terms, frozenset()) or load.size == 8 and (base.terms or base.constant):
+        if load.size == 8 and (base.terms or base.constant):
             continue
         return _Shape(load.size, signed, table, index, base)
     return None

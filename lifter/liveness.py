@@ -172,9 +172,7 @@ class _Solver:
         queue = _Queue(self.order, reverse=False)
         while (address := queue.pop()) is not None:
             solved = self.solved[address]
-            before = [
-                (solved.uses[number], solved.kills[number]) for number in self._numbers(address, solved)
-            ]
+            before = [(solved.uses[number], solved.kills[number]) for number in self._numbers(address, solved)]
             written = solved.written
             self._take_summaries(solved)
             self._solve_uses(solved)
@@ -288,9 +286,9 @@ class _Solver:
         """What is live, summaries of callees known; what returns keep live spreads from callers to callees."""
         returned = {address: self._returned_outside(solved) for address, solved in self.solved.items()}
         foreign = foreign_targets(self.image, {address: solved.piece.graph for address, solved in self.solved.items()})
-        for address, solved in self.solved.items():
-            if foreign.get(address) or self._may_be_run_into(solved.piece.graph.function):
-                returned[address] = TRACKED
+        for function, solved in self.solved.items():
+            if foreign.get(function) or self._may_be_run_into(solved.piece.graph.function):
+                returned[function] = TRACKED
         queue = _Queue(self.order, reverse=True)
         while (address := queue.pop()) is not None:
             solved = self.solved[address]
@@ -303,9 +301,7 @@ class _Solver:
                 other = self.home.get(target)
                 ends[number] |= other[0].live[other[1]] if other is not None else TRACKED
             self._backward(solved, solved.live, ends)
-            for target, old, number in zip(
-                self.watched[address], before, self._numbers(address, solved), strict=True
-            ):
+            for target, old, number in zip(self.watched[address], before, self._numbers(address, solved), strict=True):
                 if old != solved.live[number]:
                     queue.push(self.users[target])
             for number, target in piece.calls:

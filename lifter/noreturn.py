@@ -14,16 +14,61 @@ from lifter.image.types import Image
 from lifter.instruction import Flow, Instruction
 
 _IMPORTS: Final = frozenset(
-    """
-    exit _exit _Exit quick_exit abort __stack_chk_fail __stack_chk_fail_local __chk_fail __fortify_fail
-    __assert __assert_fail __assert_perror_fail __assert_rtn __cxa_throw __cxa_rethrow __cxa_bad_cast
-    __cxa_bad_typeid __cxa_pure_virtual __cxa_deleted_virtual __cxa_throw_bad_array_new_length
-    __cxa_throw_bad_array_length __cxa_call_unexpected __cxa_call_terminate __clang_call_terminate
-    _Unwind_Resume longjmp _longjmp siglongjmp __longjmp __longjmp_chk ____longjmp_chk __libc_siglongjmp
-    __libc_longjmp pthread_exit thrd_exit err errx verr verrx __libc_start_main __libc_fatal __libc_start_call_main
-    _ZSt9terminatev _ZSt10unexpectedv _ZN10__cxxabiv111__terminateEPFvvE __rust_start_panic rust_panic
-    rust_begin_unwind setcontext _dl_fatal_printf _dl_signal_error _dl_signal_exception xalloc_die
-    """.split()
+    [
+        "exit",
+        "_exit",
+        "_Exit",
+        "quick_exit",
+        "abort",
+        "__stack_chk_fail",
+        "__stack_chk_fail_local",
+        "__chk_fail",
+        "__fortify_fail",
+        "__assert",
+        "__assert_fail",
+        "__assert_perror_fail",
+        "__assert_rtn",
+        "__cxa_throw",
+        "__cxa_rethrow",
+        "__cxa_bad_cast",
+        "__cxa_bad_typeid",
+        "__cxa_pure_virtual",
+        "__cxa_deleted_virtual",
+        "__cxa_throw_bad_array_new_length",
+        "__cxa_throw_bad_array_length",
+        "__cxa_call_unexpected",
+        "__cxa_call_terminate",
+        "__clang_call_terminate",
+        "_Unwind_Resume",
+        "longjmp",
+        "_longjmp",
+        "siglongjmp",
+        "__longjmp",
+        "__longjmp_chk",
+        "____longjmp_chk",
+        "__libc_siglongjmp",
+        "__libc_longjmp",
+        "pthread_exit",
+        "thrd_exit",
+        "err",
+        "errx",
+        "verr",
+        "verrx",
+        "__libc_start_main",
+        "__libc_fatal",
+        "__libc_start_call_main",
+        "_ZSt9terminatev",
+        "_ZSt10unexpectedv",
+        "_ZN10__cxxabiv111__terminateEPFvvE",
+        "__rust_start_panic",
+        "rust_panic",
+        "rust_begin_unwind",
+        "setcontext",
+        "_dl_fatal_printf",
+        "_dl_signal_error",
+        "_dl_signal_exception",
+        "xalloc_die",
+    ]
 )
 """Names that mean the same in every program: in imports, and in what a static executable has of its own."""
 _PREFIXES: Final = ("_ZSt17__throw_", "_ZSt16__throw_", "_ZSt15__throw_", "_ZSt18__throw_", "_ZSt19__throw_")
@@ -34,12 +79,30 @@ _RUST: Final = ("core::panicking::", "core::result::unwrap_failed", "core::optio
                 "alloc::raw_vec::capacity_overflow", "alloc::raw_vec::handle_error", "std::rt::begin_panic",
                 )  # fmt: skip
 _GO: Final = frozenset(
-    """
-    runtime.gopanic runtime.throw runtime.fatal runtime.fatalthrow runtime.fatalpanic runtime.goexit1
-    runtime.goexit0 runtime.exit runtime.abort runtime.badmcall runtime.badmcall2 runtime.badmorestackg0
-    runtime.badmorestackgsignal runtime.badsystemstack runtime.goPanicValue runtime.unreachableMethod
-    runtime.sigpanic runtime.dieFromSignal runtime.crash runtime.exitThread runtime.gosched_m runtime.badctxt
-    """.split()
+    [
+        "runtime.gopanic",
+        "runtime.throw",
+        "runtime.fatal",
+        "runtime.fatalthrow",
+        "runtime.fatalpanic",
+        "runtime.goexit1",
+        "runtime.goexit0",
+        "runtime.exit",
+        "runtime.abort",
+        "runtime.badmcall",
+        "runtime.badmcall2",
+        "runtime.badmorestackg0",
+        "runtime.badmorestackgsignal",
+        "runtime.badsystemstack",
+        "runtime.goPanicValue",
+        "runtime.unreachableMethod",
+        "runtime.sigpanic",
+        "runtime.dieFromSignal",
+        "runtime.crash",
+        "runtime.exitThread",
+        "runtime.gosched_m",
+        "runtime.badctxt",
+    ]
 )
 _GO_PREFIXES: Final = ("runtime.panic", "runtime.goPanic")
 _LOCAL_DOUBTFUL: Final = frozenset(("exit", "err", "errx", "verr", "verrx", "abort", "__assert"))
@@ -146,7 +209,7 @@ def _walk(
         if flow is Flow.RETURN:
             return True
         if flow is Flow.CALL:
-            target = graph.callees.get(block.last_address)
+            target = graph.callees[block.last_address]
             if target in graphs and target not in returning:
                 waiting.setdefault(target, []).extend((owner, successor) for successor in block.successors)
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lifter.instruction import Flow, Imm, Instruction, Mem, Reg
-from lifter.registers import RBP, RSP, gpr
+from lifter.registers import R12, R13, R14, R15, RBP, RBX, RSP, gpr
 
 State = tuple[int | None, int | None]
 """RSP and RBP relative to RSP at the entry; None where unknown."""
@@ -86,11 +86,12 @@ def is_epilogue(lines: Sequence[tuple[int, Instruction]]) -> bool:
     """Whether the last thing a block does before its jump is to give its stack frame back."""
     for _, instruction in reversed(lines[:-1]):
         operands = instruction.operands
+        first = operands[0] if operands else None
         if instruction.mnemonic == "leave":
             return True
         if instruction.mnemonic == "pop":
-            return True
-        first = operands[0] if operands else None
+            # Callee-saved registers only: popping a return address to jump to it is something else.
+            return isinstance(first, Reg) and first.index in (RBX, RBP, R12, R13, R14, R15)
         if instruction.effects.writes & gpr(RSP):
             return instruction.mnemonic == "add" and isinstance(first, Reg) and first.index == RSP
     return False

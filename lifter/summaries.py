@@ -5,7 +5,6 @@ The tracked state is the 16 general-purpose registers and the arithmetic flags; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +14,25 @@ from lifter.image.types import Image
 from lifter.instruction import Flow, Instruction, Mem, Reg
 from lifter.noreturn import import_of
 from lifter.registers import (
-    ARITHMETIC_FLAGS, GPRS, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, gpr,
+    ARITHMETIC_FLAGS,
+    GPRS,
+    R8,
+    R9,
+    R10,
+    R11,
+    R12,
+    R13,
+    R14,
+    R15,
+    RAX,
+    RBP,
+    RBX,
+    RCX,
+    RDI,
+    RDX,
+    RSI,
+    RSP,
+    gpr,
 )  # fmt: skip
 
 
@@ -164,9 +181,7 @@ def _end(image: Image, piece: Piece, number: int, block: Block) -> None:
             # saved them.
             piece.fixed[number] |= CALLEE_SAVED | gpr(RSP)
     elif flow is Flow.SYSCALL:
-        piece.summary[number] = (
-            (SYSCALL_READS, SYSCALL_KILLS) if last.mnemonic == "syscall" else UNKNOWN_CALLEE
-        )
+        piece.summary[number] = (SYSCALL_READS, SYSCALL_KILLS) if last.mnemonic == "syscall" else UNKNOWN_CALLEE
     elif flow is Flow.RETURN:
         piece.returns.append(number)
         piece.opaque[number] = True
@@ -245,4 +260,3 @@ def _loads_rsp(instructions: tuple[Instruction, ...]) -> bool:
             if not (isinstance(source, Reg) and source.index == RBP):
                 return True
     return False
-

@@ -111,8 +111,11 @@ def extended(value: Value, width: int, signed: bool) -> Value:
         low = value.constant & ((1 << width) - 1)
         return Value(low - (1 << width) if signed and low >> (width - 1) else low)
     atom = value.atom()
-    if isinstance(atom, Extend) and not atom.signed and (atom.bits < width or atom.bits == width and not signed):
-        return value
+    if isinstance(atom, Extend):
+        if width <= atom.bits:
+            value = atom.value
+        elif not atom.signed:
+            return value
     return of_atom(Extend(value, width, signed))
 
 
@@ -165,9 +168,7 @@ class Machine:
         if isinstance(operand, Imm):
             return Value(operand.value)
         if isinstance(operand, Reg):
-            return self.unknown() if operand.high else extended(
-                self.registers[operand.index], operand.width, False
-            )
+            return self.unknown() if operand.high else extended(self.registers[operand.index], operand.width, False)
         if isinstance(operand, Mem) and operand.width in (8, 16, 32, 64):
             return self.load(self.address(operand, end), operand.width // 8)
         return self.unknown()
@@ -293,11 +294,7 @@ def _sign_extend(machine: Machine, instruction: Instruction, end: int) -> bool:
     width = source.width if isinstance(source, Reg | Mem) else 0
     if width not in (8, 16, 32):
         return False
-    value = machine.read(source, end)
-    atom = value.atom()
-    if isinstance(atom, Extend) and not atom.signed and atom.bits == width:
-        value = atom.value
-    machine.write(destination, extended(value, width, True), end)
+    machine.write(destination, extended(machine.read(source, end), width, True), end)
     return True
 
 
