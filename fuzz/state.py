@@ -176,6 +176,12 @@ class Batch:
         return np.concatenate([self.xsave[:, part] for part in _X87_PARTS], axis=1)
 
 
+    def set_x87(self, values: NDArray[np.uint8]) -> None:
+        """Set the x87 state of all from [n, X87_SIZE]."""
+        self.xsave[:, _X87_PARTS[0]] = values[:, :24]
+        self.xsave[:, _X87_PARTS[1]] = values[:, 24:]
+
+
 @dataclass(slots=True)
 class Results:
     """What became of a batch, one row each."""
