@@ -8,6 +8,19 @@
 The start-up code (`jit/startup/startup.c`) knows the header and the counters, and maps both from the data
 file over those of the process. The description is only copied into a new data file, which so can be read
 without the program.
+
+PROBELOOM_DATA=FILE, in which %p is the process id, %m the module's file name and %% a percent sign:
+
+    FILE is                 then
+    missing, or empty       it is made
+    of this very rewrite    counts are added to it, by several processes at once if need be
+    of another rewrite      it is replaced by a new one; processes that still count in the old one keep that
+    of the same module
+    of another module       FILE.MODULE is used instead, by the same rules
+    anything else           it is left alone, and nothing is kept
+
+A child made by fork shares its parent's file, whatever %p says. If anything fails, the program runs as without
+FILE. A set-user-id program ignores the variable.
 """
 
 from __future__ import annotations

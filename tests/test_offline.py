@@ -534,6 +534,19 @@ def test_set_user_id_is_not_given_away(pie: Path, tmp_path: Path, monkeypatch: p
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o755
 
 
+def test_file_capabilities_are_dropped_with_a_note(pie: Path, tmp_path: Path) -> None:
+    program = tmp_path / "prog"
+    shutil.copy(pie, program)
+    try:
+        os.setxattr(program, "security.capability", struct.pack("<5I", 0x0200_0001, 1 << 10, 0, 0, 0))
+    except OSError as error:
+        pytest.skip(f"cannot set file capabilities here: {error.strerror}")
+    image = open_image(program)
+    (note,) = offline.write(image, counting_overlay(image), tmp_path / "out")
+    assert "capabilities" in note
+    assert "security.capability" not in os.listxattr(tmp_path / "out")
+
+
 def test_output_must_be_another_plain_file(pie: Path, tmp_path: Path) -> None:
     program = tmp_path / "prog"
     shutil.copy(pie, program)

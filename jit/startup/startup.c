@@ -398,7 +398,8 @@ static void map_counters(i64 file) {
     unmap(shared, size);
 }
 
-/* %p: the process, %m: the module's file name, %%: a percent sign. */
+/* %p: the process, %m: the module's file name, %%: a percent sign. A child made by fork goes on counting in its
+ * parent's file, %p or not: start-up does not run again. One made by exec opens its own. */
 static void expand(struct text *path, const char *value) {
     for (; *value; value++)
         if (*value == '%' && value[1] == 'p') {
