@@ -379,21 +379,12 @@ def _add_operand(draft: Draft, mode: str, operand: Operand) -> None:
             draft.kills |= mask
 
 
-LOCKABLE: Final = frozenset((
-    "add", "adc", "and", "btc", "btr", "bts", "cmpxchg", "cmpxchg8b", "cmpxchg16b", "dec", "inc", "neg", "not",
-    "or", "sbb", "sub", "xor", "xadd", "xchg",
-))  # fmt: skip
-
-
 def _restrict(draft: Draft) -> None:
     """What holds for any instruction: prefixes and the stack pointer."""
     form = draft.form
     memory = next((operand for operand in form.operands if isinstance(operand, Mem)), None)
-    if form.lock:
-        if form.mnemonic not in LOCKABLE or not isinstance(form.operands[0], Mem):
-            draft.native("lock prefix that the processor refuses")
-        elif draft.handling is Handling.LIFTED:
-            draft.handling = Handling.VERBATIM
+    if form.lock and draft.handling is Handling.LIFTED:
+        draft.handling = Handling.VERBATIM
     if memory is not None and memory.address_width == 32 and (memory.base == RSP or memory.rip):
         draft.native("32-bit address from the stack or instruction pointer")
     names_rsp = any(isinstance(operand, Reg) and operand.index == RSP for operand in form.operands)
