@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from llvmlite import binding as llvm
 
-from codecache.module import module_text, optimise, parse, region_text, target_machine
+from codecache.module import module_text, optimise, parse, region_text, set_effort, target_machine
 from codecache.objects import ObjectError, read_regions
 from codecache.types import CompiledRegion, CompileFailure, RegionSource
 
@@ -82,6 +82,7 @@ def _optimised(attempts: Sequence[_Attempt]) -> tuple[llvm.ModuleRef, llvm.Targe
     source = attempts[0].source
     module = parse(module_text(attempt.text(i) for i, attempt in enumerate(attempts)))
     machine = target_machine(source.features)
+    set_effort(lean=not source.passes)
     if source.passes:
         optimise(module, machine)
     return module, machine

@@ -7,9 +7,9 @@ symbols' names joined by commas. A failure is its reason in UTF-8 behind the byt
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from hashlib import sha256
 
-from codecache.module import FEATURES, HEADER
 from codecache.types import CompiledRegion, CompileFailure, RegionSource, Relocation, RelocationKind
 from codecache.version import compiler_identity
 
@@ -19,11 +19,14 @@ _KINDS = tuple(RelocationKind)
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 _FAILURE, _REGION = b"F", b"R"
 
-_IDENTITY = sha256(f"{compiler_identity()}\0{FEATURES}\0{HEADER}\0".encode())
+_IDENTITY = sha256(compiler_identity().encode())
 
 
 def source_key(source: RegionSource) -> bytes:
-    """Key of a region in the store: 32 bytes that cover all that its machine code depends on."""
+    """Key of a region in the store: 32 bytes that cover all that its machine code depends on.
+
+    Features and options of the compiler are constants in its source, which `compiler_identity` covers.
+    """
     digest = _IDENTITY.copy()
     digest.update(f"{source.shift},{source.shift_framed},{source.passes},{source.features}\0{source.text}".encode())
     return digest.digest()
@@ -44,6 +47,12 @@ def encode(result: CompiledRegion | CompileFailure) -> bytes:
     return b"".join([head, *rows, result.code, result.data, ",".join(names).encode()])
 
 
+@lru_cache(1 << 16)
+def _relocation(offset: int, kind: int, symbol: str, addend: int) -> Relocation:
+    """Most relocations are like many others: making one takes far longer than finding one."""
+    return Relocation(offset, _KINDS[kind], symbol, addend)
+
+
 def decode(content: bytes) -> CompiledRegion | CompileFailure:
     """The result that `encode` made these bytes of.
 
@@ -60,7 +69,7 @@ def decode(content: bytes) -> CompiledRegion | CompileFailure:
             raise ValueError("not an encoded region")
         names = content[end:].decode().split(",")
         relocations = [
-            Relocation(offset, _KINDS[kind], names[name], addend)
+            _relocation(offset, kind, names[name], addend)
             for offset, kind, name, addend in _RELOCATION.iter_unpack(content[_HEAD.size : start])
         ]
     except (struct.error, IndexError) as error:

@@ -50,8 +50,22 @@ attributes #2 = {{ noredzone nounwind null_pointer_is_valid noimplicitfloat noin
 """
 """What stands at the head of every module. `uwtable` makes LLVM state each region's frame size in .eh_frame."""
 
-OPTIONS = ("-enable-shrink-wrap=false",)
+OPTIONS = ("enable-shrink-wrap=0",)
 """LLVM's own options. Without shrink-wrapping the frame is made at the function's start, for every path."""
+
+_LEAN = (
+    *("disable-lsr", "disable-cgp", "disable-constant-hoisting", "disable-partial-libcall-inlining"),
+    *("disable-mergeicmps", "disable-expand-reductions", "disable-replace-with-vec-lib"),
+    *("disable-early-ifcvt", "disable-machine-sink", "disable-early-taildup", "disable-x86-domain-reassignment"),
+    *("no-stack-coloring", "x86-disable-avoid-SFB", "no-x86-call-frame-opt"),
+    *("disable-ssc", "disable-copyprop", "disable-postra-machine-licm", "disable-postra-machine-sink"),
+    "disable-post-ra",
+)
+_ACTIVE = ("enable-misched", "x86-cmov-converter", "x86-early-ifcvt")
+"""What code generation leaves out (`_LEAN` set, `_ACTIVE` cleared) for regions that take no IR passes: LLVM's time
+goes into passes that have nothing to do, since the program's compiler did that work. Measured over the regions of gzip
+(counters in every block): code generation takes a fourth less time, the code is 1% smaller, and as many regions need a
+frame. Machine LICM stays on, for loops."""
 
 _OFFSET = re.compile(r"<([KR])([+-]\d+)?>")
 
@@ -63,7 +77,24 @@ def initialise() -> None:
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
     for option in OPTIONS:
-        llvm.set_option("", option)
+        llvm.set_option("", f"-{option}")
+
+
+class _Effort:
+    """How much code generation does, which in LLVM is a property of the process."""
+
+    lean: bool | None = None
+
+
+def set_effort(lean: bool) -> None:
+    """Choose what code generation does from now on: the least that makes good code of lifted code, or everything."""
+    initialise()
+    if _Effort.lean is not lean:
+        _Effort.lean = lean
+        for option in _LEAN:
+            llvm.set_option("", f"-{option}={lean:d}")
+        for option in _ACTIVE:
+            llvm.set_option("", f"-{option}={not lean:d}")
 
 
 @cache

@@ -153,3 +153,91 @@ def test_a_library_call_is_a_failure() -> None:
     text = samples.branch().text.replace("  %s = add i64 %rax, %v\n", division)
     (result,) = compile_batch([replace(samples.branch(), text=text)])
     assert result == CompileFailure("undefined symbol __udivti3")
+
+
+def with_call(definition: str, call: str) -> RegionSource:
+    """`branch` with something defined behind it, and rax changed by `call` (%rax to %changed) first."""
+    text = samples.branch().text.replace("  %s = add i64 %rax, %v\n", call + "  %s = add i64 %changed, %v\n")
+    return replace(samples.branch(), text=text + definition)
+
+
+def test_a_probe_that_is_called_comes_with_the_region() -> None:
+    source = with_call(
+        """\
+define internal preserve_mostcc i64 @L_probe(i64 %value) #2 {
+  %w = mul i64 %value, 3
+  ret i64 %w
+}
+""",
+        "  %changed = call preserve_mostcc i64 @L_probe(i64 %rax)\n",
+    )
+    results = compile_batch([samples.branch(), source, samples.branch(), source])
+    assert results[1] == results[3] == compiled(source)
+    registers = {"rax": 2, "rdi": 42}
+    end = run(compiled(source), registers, {STACK_POINTER + 16: struct.pack("<Q", 36)})
+    assert end.registers["rax"] == 42
+    assert end.registers["rdi"] == 42
+    assert (end.exit, end.stack_pointer) == (0, STACK_POINTER)
+
+
+def test_a_function_in_front_of_the_region_is_a_failure() -> None:
+    source = with_call("", "  %changed = call i64 @L_probe(i64 %rax)\n")
+    definition = "define internal i64 @L_probe(i64 %value) #2 {\n  ret i64 %value\n}\n"
+    (result,) = compile_batch([replace(source, text=definition + source.text)])
+    assert result == CompileFailure("the region's function is not the first of its text")
+
+
+def test_constants_come_with_the_region_that_uses_them() -> None:
+    definition = """\
+@L_table = internal constant [3 x i64] [i64 10, i64 20, i64 30]
+@L_pointers = internal constant [2 x ptr] [ptr @L_table, ptr @L_c0]
+"""
+    call = """\
+  %e = getelementptr [3 x i64], ptr @L_table, i64 0, i64 %rax
+  %o = getelementptr [2 x ptr], ptr @L_pointers, i64 0, i64 %rbx
+  %q = load volatile ptr, ptr %o
+  %u = load volatile i64, ptr %e
+  %w = load volatile i64, ptr %q
+  %changed = add i64 %u, %w
+"""
+    text = with_call(definition, call).text.replace("={rax},={rdi}", "={rax},={rdi},={rbx}")
+    text = text.replace("call {i64,i64}", "call {i64,i64,i64}").replace(
+        "extractvalue {i64,i64}", "extractvalue {i64,i64,i64}"
+    )
+    text = text.replace("  %sp =", "  %rbx = extractvalue {i64,i64,i64} %in, 2\n  %sp =")
+    source = replace(samples.branch(), text=text)
+    region = compile_batch([samples.switching(), source, samples.branch(), source])[3]
+    assert isinstance(region, CompiledRegion)
+    assert {r.symbol for r in region.data_relocations} == {".data", "L_c0"}
+    memory = {STACK_POINTER + 16: struct.pack("<Q", 1), DATA + 0x800: struct.pack("<Q", 500)}
+    for index, pointer, expected in ((0, 0, 21), (2, 0, 41), (1, 1, 522)):
+        # the counter was incremented before it is read through the pointer
+        end = run(region, {"rax": index, "rbx": pointer}, memory)
+        assert end.registers["rax"] == expected
+
+
+@pytest.mark.parametrize("size", [1, 8, 16, 24, 112, 120, 128, 136, 4000, 5000, 20000])
+def test_frames_of_all_sizes_are_undone(size: int) -> None:
+    body = f"""\
+  %slot = alloca [{size} x i8]
+  %last = getelementptr i8, ptr %slot, i64 {size - 1}
+  store volatile i8 1, ptr %slot
+  store volatile i8 77, ptr %last
+  %b = load volatile i8, ptr %last
+  %w = zext i8 %b to i64
+"""
+    region = compiled(samples.source(samples.region(body + samples.leave("x0", {"rax": "%w"}, "<R+24>"), ())))
+    assert size <= region.frame < size + 16
+    end = run(region, memory={STACK_POINTER: b"\x11" * 64})
+    assert end.registers["rax"] == 77
+    assert end.stack_pointer == STACK_POINTER + 24
+    assert end.memory.mem_read(STACK_POINTER - 128, 192) == bytes(128) + b"\x11" * 64
+
+
+def test_a_frame_of_unknown_size_is_a_failure() -> None:
+    body = "  %slot = alloca i8, i64 %rax\n  store volatile i8 1, ptr %slot\n"
+    source = samples.source(samples.region(body + samples.leave("x0", {"rax": "%rax"}), ("rax",)))
+    good, bad = compile_batch([samples.branch(), source])
+    assert isinstance(good, CompiledRegion)
+    assert isinstance(bad, CompileFailure)
+    assert "frame is not understood" in bad.reason

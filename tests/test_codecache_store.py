@@ -6,11 +6,13 @@ import random
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import codecache_samples as samples
 import pytest
 
-from codecache import Store
+from codecache import Store, source_key
 from codecache import store as module
 
 
@@ -256,3 +258,16 @@ def test_several_processes_at_once(tmp_path: Path) -> None:
         _, said = writer.communicate(timeout=60)
         assert writer.returncode == 0, said
     assert Store.open(tmp_path).info().entries == 3 * 30 * 50 + 50
+
+
+def test_keys_tell_apart_what_compiles_differently() -> None:
+    source = samples.branch()
+    others = [
+        replace(source, text=source.text + " "),
+        replace(source, shift=8),
+        replace(source, shift_framed=8),
+        replace(source, passes=True),
+        replace(source, features="+bmi"),
+    ]
+    assert len({source_key(item) for item in (source, *others)}) == 6
+    assert source_key(source) == source_key(samples.branch())
