@@ -14,14 +14,14 @@ struct word {
 
 static struct word *table[BUCKETS];
 
-__attribute__((noinline)) static unsigned hash_word(const char *text, size_t length) {
+__attribute__((noinline)) unsigned hash_word(const char *text, size_t length) {
     unsigned hash = 2166136261u;
     for (size_t i = 0; i < length; i++)
         hash = (hash ^ (unsigned char)text[i]) * 16777619u;
     return hash % BUCKETS;
 }
 
-__attribute__((noinline)) static long add_word(const char *text, size_t length) {
+__attribute__((noinline)) long add_word(const char *text, size_t length) {
     struct word **slot = &table[hash_word(text, length)];
     for (struct word *word = *slot; word; word = word->next)
         if (strlen(word->text) == length && !memcmp(word->text, text, length))
@@ -37,7 +37,7 @@ __attribute__((noinline)) static long add_word(const char *text, size_t length) 
     return 1;
 }
 
-__attribute__((noinline)) static size_t parse_line(const char *line) {
+__attribute__((noinline)) size_t parse_line(const char *line) {
     size_t words = 0;
     while (*line) {
         size_t length = 0;

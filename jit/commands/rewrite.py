@@ -64,8 +64,13 @@ def run(request: Request) -> None:
         console.write_output(json.dumps(report, indent=1) + "\n", request.report)
     line = summary(request, report, built.refusals)
     print(line)
-    if request.strict_coverage and built.refusals:
+    if request.strict_coverage and _is_incomplete(report):
         raise RefusedError(f"--strict-coverage: {_refused(built.refusals)}")
+
+
+def _is_incomplete(report: dict[str, Any]) -> bool:
+    """Whether a tracepoint or a whole function is missing. (Code that nothing reaches is no tracepoint.)"""
+    return any(report[key]["instrumented"] < report[key]["selected"] for key in ("tracepoints", "functions"))
 
 
 def summary(request: Request, report: dict[str, Any], refusals: Iterable[Refusal]) -> str:
