@@ -185,7 +185,7 @@ def _end(image: Image, piece: Piece, number: int, block: Block) -> None:
     elif flow is Flow.RETURN:
         piece.returns.append(number)
         piece.opaque[number] = True
-        if _returns_elsewhere(block):
+        if _returns_elsewhere(graph, block):
             piece.fixed[number] = TRACKED
     elif flow is Flow.HALT:
         # A signal handler may look at any register.
@@ -230,11 +230,15 @@ def _outside_call(image: Image, graph: FunctionGraph, block: Block) -> Summary:
     return ABI_CALLEE
 
 
-def _returns_elsewhere(block: Block) -> bool:
+def _returns_elsewhere(graph: FunctionGraph, block: Block) -> bool:
     """Whether the return address was written by the function itself: `push rax; ret`, retpolines."""
-    if len(block.instructions) < 2:
+    lines = block.instructions
+    if len(lines) == 1:
+        above = next((other for other in graph.blocks.values() if other.end == block.address), None)
+        lines = (*above.instructions, *lines) if above is not None else lines
+    if len(lines) < 2:
         return False
-    before = block.instructions[-2]
+    before = lines[-2]
     if before.mnemonic == "push":
         return True
     first = before.operands[0] if before.operands else None
