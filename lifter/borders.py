@@ -46,7 +46,9 @@ class Borders:
         graph = self._graphs.get(other.address) if other is not None else None
         if graph is not None:
             return self._liveness.live_at(graph, address)
-        block = self._jumps.get(address)
+        block = self._graph.blocks.get(self._jumps.get(address, -1))
         if block is not None:
-            return self._liveness.live_after(self._graph, block)
+            # What the jump itself reads (flags) is not read beyond it.
+            before = self._liveness.live_at(self._graph, block.last_address)
+            return before & ~block.last.effects.reads
         return self._liveness.live_at(self._graph, address)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 _MOST_IN_A_GROUP: Final = 24
 _RSP_BIT: Final = 1 << RSP
-_FLAG_OUTPUT: Final = {CF: "@ccc", PF: "@ccp", ZF: "@ccz", SF: "@ccs", OF: "@cco"}
+_SET: Final = {CF: "setb", PF: "setp", ZF: "sete", SF: "sets", OF: "seto"}
+"""How a flag gets into a register. LLVM's own flag outputs (`={@ccz}`) are not used: where two of them are read,
+LLVM 22 puts a flag-clobbering `xor` in front of the second reader."""
 
 
 def encoding(b: Builder, instruction: Instruction) -> str:
@@ -95,7 +97,7 @@ class VerbatimGroup:
         if whole_word:
             outputs.append(("i64", "=r"))
         else:
-            outputs += [("i32", f"={{{_FLAG_OUTPUT[1 << bit]}}}") for bit in bits(self._flags_out)]
+            outputs += [("i8", "=r")] * self._flags_out.bit_count()
         inputs = [(f"{{{GPR_NAMES[i]}}}", b.read_reg(i, 64)) for i in bits(self._reads)]
         lines = list(self.pending)
         if self._flags_in:
@@ -107,6 +109,9 @@ class VerbatimGroup:
         if whole_word:
             b.needs_stack = True
             lines.append(f"pushfq;popq ${len(outputs) - 1}")
+        else:
+            first = self._writes.bit_count()
+            lines += [f"{_SET[1 << bit]} ${first + n}" for n, bit in enumerate(bits(self._flags_out))]
         constraints = [constraint for _, constraint in outputs] + [constraint for constraint, _ in inputs]
         constraints += ["~{memory}", "~{flags}"]
         arguments = ", ".join(f"i64 {value}" for _, value in inputs)
@@ -129,7 +134,7 @@ class VerbatimGroup:
             b.flags_from_word(flag_values[0], self._flags_out)
         else:
             for bit, value in zip(bits(self._flags_out), flag_values, strict=True):
-                b.set_flag(1 << bit, b.trunc(value, 32, 1))
+                b.set_flag(1 << bit, b.trunc(value, 8, 1))
 
 
 ARITHMETIC_RFLAGS: Final = 0x8D5
