@@ -1,6 +1,7 @@
 // Covers: libstdc++ templates instantiated in the program: sort, stable_sort, map, unordered_map, set, deque, list,
 //         priority_queue, string, string streams, iterators, algorithms, shared_ptr.
 // Expected: prints fixed results, exit 0.
+// flags: -std=c++17
 #include <algorithm>
 #include <deque>
 #include <iomanip>

@@ -26,7 +26,7 @@ static NOINLINE uint64_t sub_chain(uint64_t *r, const uint64_t *a, const uint64_
 }
 #define SETCC(cc, bit) "set" #cc " %b[t]\n movzbl %b[t], %k[t]\n shll $" #bit ", %k[t]\n leal (%k[r],%k[t]), %k[r]\n"
 #define ALL(prefix, a, b) __asm__ volatile(prefix \
-    "pushfq\n popq %[f]\n xorl %k[r], %k[r]\n" \
+    "pushfq\n popq %[f]\n andq $-17, %[f]\n xorl %k[r], %k[r]\n" /* AF is undefined after some of them */ \
     "pushq %[f]\n popfq\n" "seto %b[t]\n movzbl %b[t], %k[t]\n" "orl %k[t], %k[r]\n" \
     "pushq %[f]\n popfq\n setb %b[t]\n movzbl %b[t], %k[t]\n shll $1, %k[t]\n orl %k[t], %k[r]\n" \
     "pushq %[f]\n popfq\n setz %b[t]\n movzbl %b[t], %k[t]\n shll $2, %k[t]\n orl %k[t], %k[r]\n" \
