@@ -63,9 +63,9 @@ _LEAN = (
 )
 _ACTIVE = ("enable-misched", "x86-cmov-converter", "x86-early-ifcvt")
 """What code generation leaves out (`_LEAN` set, `_ACTIVE` cleared) for regions that take no IR passes: LLVM's time
-goes into passes that have nothing to do, since the program's compiler did that work. Measured over the regions of gzip
-(counters in every block): code generation takes a fourth less time, the code is 1% smaller, and as many regions need a
-frame. Machine LICM stays on, for loops."""
+goes into passes that have nothing to do, since the program's compiler did that work. Measured over 240 regions of gzip
+with counters in every block: code generation executes 22% fewer instructions, the code is 1.6% smaller, and 10 of the
+regions need a frame instead of 6. Machine LICM stays on, for loops."""
 
 _OFFSET = re.compile(r"<([KR])([+-]\d+)?>")
 
