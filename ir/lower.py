@@ -485,7 +485,7 @@ class _Lowering:
         declarations = ["declare ptr @llvm.addressofreturnaddress.p0()", *sorted(self.b.intrinsics)]
         for kind, type_name in (("d", "{}"), ("c", "i64"), ("w", "i64")):
             declarations += [f"@{s} = external hidden global {type_name}" for s in self.symbols.of_kind(kind)]
-        declarations += [probe.named(number) for probe, number in self.probes.items()]
+        declarations += [probe.named(number, self.options.atomic) for probe, number in self.probes.items()]
         head = ["define ghccc void @L_region() #0 {", "entry:", *self.allocas]
         return "\n".join([*declarations, *head, *lines, "}", ""])
 

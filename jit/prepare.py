@@ -26,6 +26,7 @@ from lifter.graph import FunctionGraph
 from lifter.image.threads import can_start_threads
 from lifter.image.types import Function, Image
 from lifter.liveness import Liveness, analyse
+from lifter.registers import GPRS
 
 LivenessMode = Literal["abi", "strict"]
 CounterUpdate = Literal["auto", "plain", "atomic"]
@@ -119,9 +120,12 @@ class _Preparation:
         with clock.stage("select"):
             chosen = match(self.specs, self.image.functions)
         with clock.stage("graph"):
-            graphs, liveness = self._analyse(chosen)
+            graphs = self._graphs(chosen)
         with clock.stage("plan"):
             attachments = self._attach(chosen, graphs)
+        with clock.stage("liveness"):
+            liveness = analyse(self.image, graphs, self.mode, self._observed(attachments))
+        with clock.stage("plan"):
             plans = self._plan(attachments)
             actions = self._actions(attachments, plans)
         functions = {function.address for matched in chosen.values() for function in matched}
@@ -130,12 +134,11 @@ class _Preparation:
 
     # --- analysis ---------------------------------------------------------------------------------------
 
-    def _analyse(self, chosen: Mapping[Spec, Sequence[Function]]) -> tuple[dict[int, FunctionGraph], Liveness]:
+    def _graphs(self, chosen: Mapping[Spec, Sequence[Function]]) -> dict[int, FunctionGraph]:
         selected = {function.address: function for functions in chosen.values() for function in functions}
         whole = self.mode == "abi" and self._wants_whole_image(len(selected))
         functions = self.image.functions if whole else tuple(selected.values())
-        graphs = build_all(self.image, [f for f in functions if f.refusal is None])
-        return graphs, analyse(self.image, graphs, self.mode)
+        return build_all(self.image, [f for f in functions if f.refusal is None])
 
     def _wants_whole_image(self, selected: int) -> bool:
         """Whether to analyse every function: callers' and callees' use of registers is then exact."""
@@ -163,6 +166,16 @@ class _Preparation:
             if attachments.points:
                 result.append(attachments)
         return result
+
+    def _observed(self, attachments: Sequence[Attachments]) -> dict[int, int]:
+        """Address of each tracepoint with a probe -> registers that the probe reads."""
+        observed: dict[int, int] = {}
+        for item in attachments:
+            for point in item.points:
+                if point.action != "count":
+                    reads = self._find_probe(point.action).reads & GPRS
+                    observed[point.address] = observed.get(point.address, 0) | reads
+        return observed
 
     def _plan(self, attachments: Sequence[Attachments]) -> list[FunctionPlan]:
         padding: set[int] = set()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final, Literal, get_args
 
 from lifter.cfg import foreign_targets
@@ -26,8 +27,16 @@ _PAD_WRITES: Final = gpr(RAX) | gpr(RDX)
 _CALLED_FROM_OUTSIDE: Final = frozenset(("entry", "init-array"))
 
 
-def analyse(image: Image, graphs: Mapping[int, FunctionGraph], mode: Mode = "abi") -> Liveness:
+def analyse(
+    image: Image,
+    graphs: Mapping[int, FunctionGraph],
+    mode: Mode = "abi",
+    observed: Mapping[int, int] = MappingProxyType({}),
+) -> Liveness:
     """Liveness of the functions in `graphs` (by address), which may be all of the image or a few.
+
+    `observed` are the registers that probes read, by the address of the instruction before which they run: an
+    argument that the function itself ignores is live where a probe looks at it.
 
     `strict` makes everything live everywhere: the reference, and the only mode for Go, whose ABI is another. `abi`
     believes the System V ABI where code outside the graphs is concerned that the image does not hold itself; code of
@@ -37,10 +46,10 @@ def analyse(image: Image, graphs: Mapping[int, FunctionGraph], mode: Mode = "abi
         raise UsageError(f"unknown liveness mode {mode!r}: choose from {', '.join(get_args(Mode))}")
     if mode == "strict" or image.is_go:
         return Liveness({})
-    solver = _Solver(image, graphs)
+    solver = _Solver(image, graphs, observed)
     solver.summarise()
     solver.solve()
-    return Liveness(solver.solved)
+    return Liveness(solver.solved, observed)
 
 
 class Solved:
@@ -68,8 +77,9 @@ class Solved:
 class Liveness:
     """What is live before each block and each instruction, as masks of general-purpose registers and flags."""
 
-    def __init__(self, solved: Mapping[int, Solved]) -> None:
+    def __init__(self, solved: Mapping[int, Solved], observed: Mapping[int, int] = MappingProxyType({})) -> None:
         self._solved = solved
+        self._observed = observed
 
     def live_in(self, graph: FunctionGraph) -> Mapping[int, int]:
         """Address of each block -> what is live before it; everything for a graph that was not analysed."""
@@ -92,7 +102,7 @@ class Liveness:
         if piece.has_call[number]:
             mask |= solved.pads
         for where, instruction in reversed(graph.blocks[piece.addresses[number]].addressed()):
-            mask = mask & ~instruction.effects.kills | instruction.effects.reads
+            mask = mask & ~instruction.effects.kills | instruction.effects.reads | self._observed.get(where, 0)
             if where == address:
                 return mask & TRACKED | gpr(RSP)
         return TRACKED
@@ -113,9 +123,9 @@ class Liveness:
 class _Solver:
     """The two fixed points over all functions."""
 
-    def __init__(self, image: Image, graphs: Mapping[int, FunctionGraph]) -> None:
+    def __init__(self, image: Image, graphs: Mapping[int, FunctionGraph], observed: Mapping[int, int]) -> None:
         self.image = image
-        self.solved = {address: Solved(make_piece(image, graph)) for address, graph in graphs.items()}
+        self.solved = {address: Solved(make_piece(image, graph, observed)) for address, graph in graphs.items()}
         self.home: dict[int, tuple[Solved, int]] = {}
         """Address of a block -> the function that has it and its number there."""
         for solved in self.solved.values():

@@ -5,6 +5,7 @@ The tracked state is the 16 general-purpose registers and the arithmetic flags; 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -108,8 +109,11 @@ class Piece:
     """Everything that any of its own instructions may change."""
 
 
-def make_piece(image: Image, graph: FunctionGraph) -> Piece:
-    """Everything about a function that does not depend on others."""
+def make_piece(image: Image, graph: FunctionGraph, observed: Mapping[int, int]) -> Piece:
+    """Everything about a function that does not depend on others.
+
+    `observed` says what probes read, by the address of the instruction before which they run.
+    """
     addresses = list(graph.blocks)
     piece = Piece(graph, addresses, {address: number for number, address in enumerate(addresses)})
     index = piece.index
@@ -118,7 +122,7 @@ def make_piece(image: Image, graph: FunctionGraph) -> Piece:
     piece.opaque = [False] * count
     piece.has_call = [False] * count
     for number, block in enumerate(graph.blocks.values()):
-        reads, kills = _body(block)
+        reads, kills = _body(block, observed)
         piece.reads.append(reads)
         piece.kills.append(kills)
         known = tuple(index[successor] for successor in block.successors if successor in index)
@@ -151,12 +155,14 @@ def _leave_unknown(piece: Piece, number: int) -> None:
     piece.opaque[number] = True
 
 
-def _body(block: Block) -> tuple[int, int]:
+def _body(block: Block, observed: Mapping[int, int]) -> tuple[int, int]:
     reads = kills = 0
+    address = block.end
     for instruction in reversed(block.instructions):
         effects = instruction.effects
         killed = effects.kills
-        reads = reads & ~killed | effects.reads
+        address -= len(instruction.code)
+        reads = reads & ~killed | effects.reads | observed.get(address, 0)
         kills |= killed
     last = block.last
     if last.flow is Flow.CALL or last.flow is Flow.CALL_INDIRECT or last.flow is Flow.RETURN:

@@ -224,6 +224,33 @@ def test_a_probe_changes_arguments(words: Path, cli: Cli) -> None:
     assert run_program(cli.directory / "out") == (0, b"13 words, %d distinct\n" % distinct)
 
 
+IGNORES = """
+#include <stdio.h>
+volatile int sink;
+__attribute__((noinline, noipa)) int ignore(int used, int unused) { sink = used; return used; }
+int main(int count, char **names) {
+    int sum = 0;
+    for (int i = 0; i < 10; i++)
+        sum += ignore(i, 1000 * count + i);
+    printf("%d\\n", sum);
+}
+"""
+
+
+def test_a_probe_sees_an_argument_that_its_function_ignores(cli: Cli) -> None:
+    pytest.importorskip("numba", reason="numba is an optional extra")
+    (cli.directory / "ignores.c").write_text(IGNORES)
+    subprocess.run(["gcc", "-O2", "-o", "ignores", "ignores.c"], check=True)
+    (cli.directory / "p.py").write_text(
+        "from jit import probe\n@probe(words=1)\ndef add_second(ctx): ctx.data[0] += ctx.esi\n"
+    )
+    done = cli("rewrite", "ignores", "-o", "out", "--probe", "block:*", "--probe", "entry:ignore=p.py:add_second")
+    assert done.code == 0
+    assert run_program(cli.directory / "out", cli.directory / "run.data") == (0, b"45\n")
+    shown = json.loads(cli("report", "run.data", "--format", "json").out)
+    assert [row["words"] for row in shown["probes"] if "words" in row] == [[10_045]]
+
+
 def test_small_probes_are_inlined(words: Path, cli: Cli) -> None:
     pytest.importorskip("numba", reason="numba is an optional extra")
     probe = f"entry:hash_word={EXAMPLES / 'probes.py'}:first_letters"
