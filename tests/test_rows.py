@@ -193,9 +193,9 @@ def test_rows_hold_on_the_processor(oracle, seed):
 COMMON = [
     "4801d8", "0fafc3", "486bc305", "0fb6c0", "48630411", "c1e805", "d3f8", "0fa4d805", "0fb0cb", "0fc1c8",
     "0fba2b05", "0fbdc3", "f30fbdc3", "48f7e1", "4898", "4899", "0f94c0", "480f4fc1", "50", "58", "c9",
-    "c3", "480fc8", "0fb103", "f3a4", "f2ae", "aa", "48ab", "0f58c1", "f20f5903", "f30f2ac0", "f2480f2cc1", "660f6ec0", "660fefc9", "660f3800c1",
-    "660f70c11b", "c5f158c2", "c5fd6f03", "c4e27d18c1", "c5f877", "c4e2f9b8c2", "d9c0", "dec1", "dbe9", "d93b",
-    "0f6fc1", "dbe3", "86c4", "d7", "f5", "9e",
+    "c3", "480fc8", "0fb103", "f3a4", "f2ae", "aa", "48ab", "0f58c1", "f20f5903", "f30f2ac0", "f2480f2cc1",
+    "660f6ec0", "660fefc9", "660f3800c1", "660f70c11b", "c5f158c2", "c5fd6f03", "c4e27d18c1", "c5f877",
+    "c4e2f9b8c2", "d9c0", "dec1", "dbe9", "d93b", "0f6fc1", "dbe3", "86c4", "d7", "f5", "9e",
 ]  # fmt: skip
 
 
