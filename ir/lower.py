@@ -408,7 +408,7 @@ class _Lowering:
                 self._leave(Exit(self.exit_live[block.last_address], target=block.last_address))
             case Terminator.CALL:
                 live = self.exit_live[block.last_address]
-                self._leave(Exit(live, block.target, block.last, return_to=block.following))
+                self._leave(Exit(live, block.target, block.last, block.last_address, block.following))
             case Terminator.RETURN | Terminator.INDIRECT:
                 live = self.exit_live[block.last_address]
                 self._leave(Exit(live, instruction=block.last, address=block.last_address))
