@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final, Literal
@@ -12,6 +13,7 @@ from ir.lower import LoweredRegion
 from ir.source import RegionSource
 from jit.prepare import Clock, Options, Prepared, prepare
 from jit.tracepoints import Point, Spec
+from lifter.cfg import build_all
 from lifter.errors import RefusedError
 from lifter.graph import FunctionGraph
 from lifter.image.types import Function, Image
@@ -27,14 +29,16 @@ def stage(image: Image, function: Function, which: Stage, specs: Sequence[Spec],
     in (every block counted if there are none), `opt` the same after LLVM's passes, `asm` the machine code.
     Raises RefusedError where nothing of the function can be lifted.
     """
+    if which == "cfg":
+        if function.refusal is not None:
+            raise RefusedError(str(function.refusal))
+        return render_graph(build_all(image, [function])[function.address])
     everything = [Spec(Point.BLOCK, f"{function.address:#x}")]
     wanted = list(specs) if specs and which != "ir" else everything
     prepared = prepare(image, wanted, replace(options, bare=which == "ir"), Clock())
     work = next((w for w in prepared.works if w.plan.graph.function.address == function.address), None)
     if work is None:
         raise RefusedError(f"{function.demangled}: {_first_reason(prepared)}")
-    if which == "cfg":
-        return render_graph(work.plan.graph)
     makers: dict[str, Callable[[RegionSource], str]] = {
         "ir": lambda source: source.text,
         "probe": lambda source: source.text,
@@ -76,10 +80,15 @@ def render_graph(graph: FunctionGraph) -> str:
         lines.append(f"\n{block.address:#x}: -> {goes}{''.join(f' [{mark}]' for mark in marks)}")
         for address, instruction in block.addressed():
             how = f"  ; {instruction.handling.value}: {instruction.reason}" if instruction.reason else ""
-            lines.append(f"  {address:#x}  {instruction.text}{how}")
+            lines.append(f"  {address:#x}  {_with_target(instruction.text, address)}{how}")
     for table in graph.tables.values():
         lines.append(f"\njump table at {table.address:#x} for {table.jump:#x}: {len(table.targets)} targets")
     for address in graph.unresolved:
         lines.append(f"\nindirect jump at {address:#x}: its targets are not known")
     lines += [f"\nleft out: {refusal}" for refusal in graph.refusals]
     return "\n".join(lines) + "\n"
+
+
+def _with_target(text: str, address: int) -> str:
+    """Intel text with the branch target as an address: `$+0x10` is relative to the instruction's own."""
+    return re.sub(r"\$([+-]0x[0-9a-f]+|[+-]\d+)", lambda match: f"{address + int(match[1], 0):#x}", text)
