@@ -27,6 +27,8 @@ Line = tuple[int, Instruction]
 
 _PATHS = 24
 """Paths evaluated per jump."""
+_PATHS_TO_BOUND = 8
+"""The same once the table is known and only its bound is looked for: it stands close by, if there is one."""
 _DEPTH = 10
 """Blocks per path."""
 _ENTRIES = 4096
@@ -181,7 +183,8 @@ class _Search:
                     bounds[key] = (min(old[0], bound[0]), max(old[1], bound[1]))
                     continue
             before = [block for block in self.chart.predecessors.get(path[0], ()) if block not in path]
-            if len(path) < _DEPTH and evaluated < _PATHS and before:
+            allowed = _PATHS if key is None else _PATHS_TO_BOUND
+            if len(path) < _DEPTH and evaluated < allowed and before:
                 queue.extend((block, *path) for block in before)
             elif shape is None:
                 open_ended = True
@@ -332,9 +335,13 @@ class _Search:
                     break
             elif size == 8 and not targets and self._starts_function(target):
                 return Resolution(external=True)
-            elif not self._same_function(target) and (high is None or not self.image.is_code(target)):
-                break
+            elif not self._same_function(target):
+                # Cold parts have no name in stripped files; only whole pointers are believed without a bound.
+                if not self.image.is_code(target) or (high is None and (size < 8 or self._starts_function(target))):
+                    break
             targets.append(target)
+        while high is None and targets and not self._inside(targets[-1]) and not self._same_function(targets[-1]):
+            targets.pop()
         if not any(self._inside(target) for target in targets):
             return None
         return Resolution(JumpTable(self.jump, first, tuple(targets)), bounded=high is not None)
