@@ -321,6 +321,9 @@ class Descent:
             if offset >= self.size:
                 continue
             if self.owner[offset] == 2:
+                # Only the loader's own words are sure to be pointers; others look like one by chance.
+                if self.image.kind is Kind.FIXED or not self._is_stored(pointer):
+                    continue
                 start = self._doom(offset, offset)
                 self._refuse(self.base + start, MISPLACED_POINTER, self.code[start : offset + 1])
             elif self.owner[offset] == 1:

@@ -335,10 +335,11 @@ class _Search:
                     break
             elif size == 8 and not targets and self._starts_function(target):
                 return Resolution(external=True)
-            elif not self._same_function(target):
+            elif not self._same_function(target) and (
                 # Cold parts have no name in stripped files; only whole pointers are believed without a bound.
-                if not self.image.is_code(target) or (high is None and (size < 8 or self._starts_function(target))):
-                    break
+                not self.image.is_code(target) or (high is None and (size < 8 or self._starts_function(target)))
+            ):
+                break
             targets.append(target)
         while high is None and targets and not self._inside(targets[-1]) and not self._same_function(targets[-1]):
             targets.pop()
