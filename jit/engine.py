@@ -7,7 +7,7 @@ image -> functions -> graphs -> tracepoints -> plans -> IR -> compiled regions -
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,8 @@ from codecache.store import Store
 from codecache.types import CompiledRegion, CompileFailure, Overlay, Patch
 from ir.source import RegionSource
 from jit import datafile, offline
-from jit.prepare import Clock, Options, Prepared, Work, prepare
+from jit.builtcache import decode, encode, plan_key
+from jit.prepare import Clock, Options, Prepared, Work, load_probes, prepare
 from jit.tracepoints import Spec, Tracepoint
 from jit.trampolines import JUMP, jump_to
 from lifter.errors import ProbeloomError, Refusal, RefusedError
@@ -36,13 +37,10 @@ class Built:
     """Everything that a mode (offline, live, emulated) needs."""
 
     overlay: Overlay
-    layout: datafile.DataLayout
     tracepoints: tuple[Tracepoint, ...]
     refusals: tuple[Refusal, ...]
     report: Mapping[str, Any]
     """As `probeloom rewrite --report` writes it."""
-    entries: Mapping[int, int]
-    """Original address of each region's head -> its address in the code cache."""
 
 
 def build(image: Image, specs: Sequence[Spec], options: Options) -> Built:
@@ -51,7 +49,41 @@ def build(image: Image, specs: Sequence[Spec], options: Options) -> Built:
     Raises RefusedError where nothing can be instrumented, UsageError for probes that cannot be loaded.
     """
     clock = Clock()
-    return _Build(image, options, prepare(image, specs, options, clock), clock).run()
+    store = Store.open() if options.use_cache else None
+    try:
+        return _build(image, specs, options, clock, store)
+    finally:
+        if store is not None:
+            store.close()
+
+
+def _build(image: Image, specs: Sequence[Spec], options: Options, clock: Clock, store: Store | None) -> Built:
+    probes = load_probes(specs, options.probes)
+    options = replace(options, probes=probes)
+    key = ""
+    if store is not None:
+        settings = (options.liveness, options.counter_update, str(options.bare))
+        with clock.stage("cache"):
+            key = plan_key(image, specs, probes, settings)
+            known = _recall(store, key)
+        if known is not None:
+            regions = known.report["cache"]["hits"] + known.report["cache"]["misses"]
+            report = {**known.report, "seconds": clock.seconds, "cache": {"hits": regions, "misses": 0}}
+            return replace(known, report=report)
+    built = _Build(image, options, prepare(image, specs, options, clock), clock, store).run()
+    if store is not None:
+        store.put_plan(key, encode(built.overlay, built.tracepoints, built.refusals, built.report))
+    return built
+
+
+def _recall(store: Store, key: str) -> Built | None:
+    content = store.get_plan(key)
+    if content is None:
+        return None
+    try:
+        return Built(*decode(content))
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,8 +101,9 @@ _NOT_COMPILED: Final = CompileFailure("it was never compiled")
 class _Build:
     """The second half: compile, link, patch."""
 
-    def __init__(self, image: Image, options: Options, prepared: Prepared, clock: Clock) -> None:
+    def __init__(self, image: Image, options: Options, prepared: Prepared, clock: Clock, store: Store | None) -> None:
         self.image = image
+        self.store = store
         self.options = options
         self.prepared = prepared
         self.clock = clock
@@ -98,17 +131,14 @@ class _Build:
                 results.append([_NOT_COMPILED] * len(regions))
                 yield from (region.source for region in regions)
 
-        store = Store.open() if self.options.use_cache else None
         done = 0
-        with Compiler(self.options.jobs, store) as compiler:
+        with Compiler(self.options.jobs, self.store) as compiler:
             for index, result in compiler.compile_all(sources()):
                 function, position = places[index]
                 results[function][position] = result
                 done += 1
                 self._progress("compile", done, len(places))
             self.hits, self.misses = compiler.hits, compiler.misses
-        if store is not None:
-            store.close()
         return works, results
 
     # --- result -----------------------------------------------------------------------------------------
@@ -145,8 +175,7 @@ class _Build:
         patches = self._patches(kept, placed)
         overlay = Overlay(code_address, linked.code, data_address, datafile.encode(layout), tuple(patches))
         report = self._report(kept, tracepoints)
-        heads = {head: address for head, address in placed.items() if head >= 0}
-        return Built(overlay, layout, tuple(tracepoints), tuple(self.refusals), report, heads)
+        return Built(overlay, tuple(tracepoints), tuple(self.refusals), report)
 
     def _compiled_whole(self, work: Work, results: Sequence[Result]) -> tuple[CompiledRegion, ...] | None:
         """The function's regions if all of them can be used; else None, and a refusal."""

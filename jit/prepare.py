@@ -101,6 +101,21 @@ def prepare(image: Image, specs: Sequence[Spec], options: Options, clock: Clock)
     return _Preparation(image, specs, options).run(clock)
 
 
+def load_probes(specs: Sequence[Spec], known: Mapping[str, CompiledProbe]) -> dict[str, CompiledProbe]:
+    """The probes that the specs' actions name, by action; those in `known` are not loaded again.
+
+    Raises UsageError for a probe that cannot be loaded.
+    """
+    probes: dict[str, CompiledProbe] = {}
+    for action in dict.fromkeys(spec.action for spec in specs):
+        if action in known:
+            probes[action] = known[action]
+        elif action != "count":
+            file, _, name = action.rpartition(":")
+            probes[action] = load_probe(Path(file), name)
+    return probes
+
+
 class _Preparation:
     """One run of the first half."""
 
@@ -110,7 +125,7 @@ class _Preparation:
         self.options = options
         self.refusals: list[Refusal] = []
         self.selected = self.words = 0
-        self.probes = dict(options.probes)
+        self.probes = load_probes(specs, options.probes)
         self.mode = effective_liveness(image, options.liveness)
         atomic = options.counter_update == "atomic" or (options.counter_update == "auto" and can_start_threads(image))
         self.lowering = LoweringOptions(atomic=atomic, red_zone=0 if image.is_go else 128)
@@ -173,7 +188,7 @@ class _Preparation:
         for item in attachments:
             for point in item.points:
                 if point.action != "count":
-                    reads = self._find_probe(point.action).reads & GPRS
+                    reads = self.probes[point.action].reads & GPRS
                     observed[point.address] = observed.get(point.address, 0) | reads
         return observed
 
@@ -195,7 +210,7 @@ class _Preparation:
         next_word = sum(item.counters(plan) for item, plan in zip(attachments, plans, strict=True))
         result = []
         for item, plan in zip(attachments, plans, strict=True):
-            actions = item.actions(plan, next_counter, next_word, self._find_probe)
+            actions = item.actions(plan, next_counter, next_word, self.probes.__getitem__)
             next_counter += item.counters(plan)
             next_word += actions.words
             self.refusals.extend(actions.refusals)
@@ -215,12 +230,6 @@ class _Preparation:
             borders = Borders(self.image, graphs, liveness, plan.graph)
             code = lower_function(plan, acts, borders, self.lowering)
             yield Work(plan, code, acts.tracepoints)
-
-    def _find_probe(self, action: str) -> CompiledProbe:
-        if action not in self.probes:
-            file, _, name = action.rpartition(":")
-            self.probes[action] = load_probe(Path(file), name)
-        return self.probes[action]
 
     def _progress(self, stage: str, done: int, total: int) -> None:
         if self.options.progress is not None:
