@@ -136,14 +136,33 @@ def names_of(function: Function) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1 << 16)
 def without_parameters(demangled: str) -> str:
-    """`ns::f<int>(char const*) const` -> `ns::f<int>`; the name itself where it has no parameters."""
+    """`ns::f(char const*) const` -> `ns::f`; of a template `int f<int>(int)` -> `f<int>`.
+
+    The name itself where it has no parameters. Parts of functions stay what they are: `f [clone .cold]`.
+    """
     end = demangled.rfind(")")
+    tail = demangled[end + 1 :]
+    clone = tail[tail.index(" [clone") :] if " [clone" in tail else ""
     depth = 0
     for index in range(end, 0, -1):
         depth += (demangled[index] == ")") - (demangled[index] == "(")
         if depth == 0:
-            return demangled if demangled.endswith("operator()", 0, index + 2) else demangled[:index]
+            if demangled.endswith("operator()", 0, index + 2):
+                return demangled
+            return _without_result(demangled[:index]) + clone
     return demangled
+
+
+def _without_result(name: str) -> str:
+    """Only templates are demangled with the type of their result in front."""
+    if not name.endswith(">"):
+        return name
+    depth = 0
+    for index in range(len(name) - 1, 0, -1):
+        depth += (name[index] in ">)") - (name[index] in "<(")
+        if depth == 0 and name[index] == " ":
+            return name if name.endswith("operator", 0, index) else name[index + 1 :]
+    return name
 
 
 def select(pattern: str, functions: Iterable[Function]) -> tuple[Function, ...]:

@@ -131,6 +131,10 @@ def test_names_without_parameters() -> None:
     assert without_parameters("X::operator()") == "X::operator()"
     assert without_parameters("(anonymous namespace)::f(int) const") == "(anonymous namespace)::f"
     assert without_parameters("plain") == "plain"
+    assert without_parameters("std::map<int, X> twice<long>(long, (lambda)#1)") == "twice<long>"
+    assert without_parameters("X::operator int<int>()") == "X::operator int<int>"
+    assert without_parameters("parse(long) [clone .cold]") == "parse [clone .cold]"
+    assert without_parameters("f<g<h> >(int) [clone .isra.0]") == "f<g<h> > [clone .isra.0]"
     assert names_of(FUNCTIONS[0]) == ("main",)
 
 
