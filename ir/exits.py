@@ -8,6 +8,7 @@ the machine's RSP is that already.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lifter.builder import Builder, literal
 from lifter.instruction import Flow, Imm, Instruction
@@ -49,12 +50,17 @@ def emit_exit(b: Builder, leaving: Exit) -> None:
         b.line(f"store i64 {word}, ptr {b.slot_address(_FLAGS_SLOT)}, align 8")
     if b.rsp_offset is None:
         b.line(f"store i64 {b.read_reg(RSP, 64)}, ptr {b.slot_address(_RSP_SLOT)}, align 8")
-    pinned = list(bits(leaving.live & GPRS & ~(1 << RSP)))
-    values = ", ".join(f"i64 {b.read_reg(index, 64)}" for index in pinned)
-    constraints = ",".join([f"{{{GPR_NAMES[index]}}}" for index in pinned] + ["~{memory}"])
+    pinned = leaving.live & GPRS & ~(1 << RSP)
+    values = ", ".join([f"i64 {b.read_reg(index, 64)}" for index in bits(pinned)])
+    constraints = _constraints(pinned)
     text = _restore_stack(b, bool(flags)) + _jump(b, leaving)
     b.line(f'call void asm sideeffect "{text}", "{constraints}"({values})')
     b.line("unreachable")
+
+
+@lru_cache(1 << 12)
+def _constraints(pinned: int) -> str:
+    return ",".join([*(f"{{{GPR_NAMES[index]}}}" for index in bits(pinned)), "~{memory}"])
 
 
 def _restore_stack(b: Builder, flags: bool) -> str:

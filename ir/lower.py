@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from ir.blocks import LiftedBlock, Terminator
@@ -264,11 +265,10 @@ class _Lowering:
 
     def _emit_entry(self) -> None:
         b = self.b
-        registers = list(bits(self.pinned))
+        registers = bits(self.pinned)
         if registers:
-            constraints = ",".join(f"={{{GPR_NAMES[i]}}}" for i in registers)
-            kind = "i64" if len(registers) == 1 else "{" + ", ".join(["i64"] * len(registers)) + "}"
-            result = b.emit(f'call {kind} asm sideeffect "", "{constraints},~{{memory}}"()')
+            kind, text = _entry_statement(self.pinned)
+            result = b.emit(text)
             for position, index in enumerate(registers):
                 value = result if len(registers) == 1 else b.emit(f"extractvalue {kind} {result}, {position}")
                 b.set_register(index, value)
@@ -468,26 +468,40 @@ class _Lowering:
             ends[node] = b.snapshot()
         return value
 
-    def _assemble(self, phis: list[tuple[int, list[str]]]) -> str:
-        """The function's text: phis after their labels, late conversions before their block's branch."""
-        by_line = dict(phis)
+    def _with_late_lines(self, phis: Mapping[int, Sequence[str]]) -> list[str]:
         lines: list[str] = []
         current = 0
         for number, line in enumerate(self.b.lines):
-            if number in by_line:
-                lines.extend(by_line[number])
-            if line.startswith("n") and line.endswith(":"):
+            if number in phis:
+                lines.extend(phis[number])
+            if line[0] == "n":
                 current = int(line[1:-1])
-            if line.startswith("  br ") and current in self.converted:
+            elif current in self.converted and line.startswith("  br "):
                 lines.extend(self.converted.pop(current))
             lines.append(line)
         assert not self.converted
+        return lines
+
+    def _assemble(self, phis: list[tuple[int, list[str]]]) -> str:
+        """The function's text: phis after their labels, late conversions before their block's branch."""
+        lines = self.b.lines
+        if phis or self.converted:
+            lines = self._with_late_lines(dict(phis))
         declarations = ["declare ptr @llvm.addressofreturnaddress.p0()", *sorted(self.b.intrinsics)]
         for kind, type_name in (("d", "{}"), ("c", "i64"), ("w", "i64")):
             declarations += [f"@{s} = external hidden global {type_name}" for s in self.symbols.of_kind(kind)]
         declarations += [probe.named(number, self.options.atomic) for probe, number in self.probes.items()]
         head = ["define ghccc void @L_region() #0 {", "entry:", *self.allocas]
         return "\n".join([*declarations, *head, *lines, "}", ""])
+
+
+@lru_cache(1 << 12)
+def _entry_statement(pinned: int) -> tuple[str, str]:
+    """Type and text of the statement that takes registers in."""
+    registers = bits(pinned)
+    constraints = ",".join(f"={{{GPR_NAMES[i]}}}" for i in registers)
+    kind = "i64" if len(registers) == 1 else "{" + ", ".join(["i64"] * len(registers)) + "}"
+    return kind, f'call {kind} asm sideeffect "", "{constraints},~{{memory}}"()'
 
 
 def terminator_reads(last: Instruction) -> int:

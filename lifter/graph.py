@@ -7,7 +7,7 @@ its number of instructions is exact even when a call never comes back.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lifter.errors import Refusal
 from lifter.image.types import Function
@@ -26,10 +26,11 @@ class Block:
     targets, the instruction after a call that can return. One that is not in the graph's `blocks` is code that
     was left out (see `refusals`): control leaves to the original there."""
 
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return sum(len(instruction.code) for instruction in self.instructions)
+    size: int = field(init=False)
+    """In bytes."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", sum(len(instruction.code) for instruction in self.instructions))
 
     @property
     def end(self) -> int:

@@ -7,7 +7,7 @@ touches them, and verbatim instructions find them in place. Their bits exist for
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 GPR_NAMES: Final = (
@@ -48,12 +48,15 @@ def vector(index: int) -> int:
     return 1 << (VECTOR_SHIFT + index)
 
 
-def bits(mask: int) -> Iterator[int]:
-    """Indexes of the bits set in `mask`, lowest first."""
+@lru_cache(1 << 16)
+def bits(mask: int) -> tuple[int, ...]:
+    """Indexes of the bits set in `mask`, lowest first. The same few masks are asked about again and again."""
+    found = []
     while mask:
         low = mask & -mask
-        yield low.bit_length() - 1
+        found.append(low.bit_length() - 1)
         mask ^= low
+    return tuple(found)
 
 
 def names(mask: int) -> list[str]:
