@@ -43,18 +43,27 @@ class Rules:
     """Bytes below RSP that belong to the program."""
 
 
-def compare(original: Run, instrumented: Run, rules: Rules, watched: Sequence[int]) -> Difference | None:
+def compare(
+    original: Run,
+    instrumented: Run,
+    rules: Rules,
+    watched: Sequence[int],
+    free: npt.NDArray[np.intp] | None = None,
+) -> Difference | None:
     """The first difference, or None.
 
     `watched` are the general-purpose registers and flags to be compared at each exit of the original, as a mask of
-    `lifter.registers`. Vector and x87 state, MXCSR and DF always are: no region may touch them.
+    `lifter.registers`. Vector and x87 state, MXCSR and DF always are: no region may touch them. `free` are numbers of
+    records of the original whose values may differ.
     """
+    free = np.zeros(0, np.intp) if free is None else free
     start, other_start = 0, 0
     for leg, (left, right) in enumerate(zip(original.exits, instrumented.exits, strict=False)):
         partial = ExitKind.BUDGET in (left.kind, right.kind)
         expected = original.records[start : left.position]
         found = _without(instrumented.records[other_start : right.position], rules.private)
-        where = _compare_writes(expected, found[0], int(left.registers[RSP]), rules.red_zone, partial)
+        any_value = np.isin(np.flatnonzero(expected["kind"] == event_log.WRITE) + start, free)
+        where = _compare_writes(expected, found[0], any_value, int(left.registers[RSP]), rules.red_zone, partial)
         if where is not None:
             what = _describe_writes(expected, found[0], *where)
             index = start + _record_number(expected, where[0])
@@ -85,22 +94,28 @@ def _without(
 
 
 def _compare_writes(
-    expected: npt.NDArray[np.void], found: npt.NDArray[np.void], final_stack: int, red_zone: int, partial: bool
+    expected: npt.NDArray[np.void],
+    found: npt.NDArray[np.void],
+    any_value: npt.NDArray[np.bool_],
+    final_stack: int,
+    red_zone: int,
+    partial: bool,
 ) -> tuple[int, int] | None:
     """Where the sequences of writes part: (number of the write expected, number of the write found), or None.
 
-    `expected` are all records of the original, `found` only writes. With `partial`, one may go on after the other.
+    `expected` are all records of the original, `found` only writes; `any_value` says for each expected write whether
+    its value may differ. With `partial`, one may go on after the other.
     """
     writes = expected[expected["kind"] == event_log.WRITE]
     length = min(len(writes), len(found))
     equal = (
         (writes["place"][:length] == found["place"][:length])
-        & (writes["value"][:length] == found["value"][:length])
+        & ((writes["value"][:length] == found["value"][:length]) | any_value[:length])
         & (writes["size"][:length] == found["size"][:length])
     )
     if equal.all() and (partial or len(writes) == len(found)):
         return None
-    return _merge(writes, found, _ceilings(expected, final_stack, red_zone), partial)
+    return _merge(writes, found, any_value, _ceilings(expected, final_stack, red_zone), partial)
 
 
 def _ceilings(expected: npt.NDArray[np.void], final_stack: int, red_zone: int) -> list[int]:
@@ -117,20 +132,28 @@ def _ceilings(expected: npt.NDArray[np.void], final_stack: int, red_zone: int) -
 
 
 def _merge(
-    writes: npt.NDArray[np.void], found: npt.NDArray[np.void], ceilings: list[int], partial: bool
+    writes: npt.NDArray[np.void],
+    found: npt.NDArray[np.void],
+    any_value: npt.NDArray[np.bool_],
+    ceilings: list[int],
+    partial: bool,
 ) -> tuple[int, int] | None:
     """As `_compare_writes`, skipping what regions write to dead stack memory: their own frames."""
-    left = list(zip(writes["place"].tolist(), writes["value"].tolist(), writes["size"].tolist(), strict=True))
-    right = list(zip(found["place"].tolist(), found["value"].tolist(), found["size"].tolist(), strict=True))
+    left = _as_tuples(writes)
+    right = _as_tuples(found)
     at = 0
-    for number, write in enumerate(right):
-        if at < len(left) and write == left[at]:
+    for number, (place, size, value) in enumerate(right):
+        if at < len(left) and (place, size) == left[at][:2] and (value == left[at][2] or any_value[at]):
             at += 1
-        elif not (STACK <= write[0] < STACK + STACK_SIZE and write[0] + write[2] <= ceilings[at]):
+        elif not (STACK <= place < STACK + STACK_SIZE and place + size <= ceilings[at]):
             if partial and at == len(left):
                 return None
             return at, number
     return None if partial or at == len(left) else (at, len(right))
+
+
+def _as_tuples(writes: npt.NDArray[np.void]) -> list[tuple[int, int, int]]:
+    return list(zip(*(writes[name].tolist() for name in ("place", "size", "value")), strict=True))
 
 
 def _compare_exits(left: Exit, right: Exit, watched: int) -> str:

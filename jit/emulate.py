@@ -66,6 +66,8 @@ CALLS_PER_RUN: Final = 50
 
 INVALID: Final = "invalid instruction"
 """Target of a `ExitKind.TRAP` exit at an instruction that unicorn does not know, or that is meant to trap."""
+BESIDE: Final = "memory beside the image"
+"""Target of a `ExitKind.FAULT` exit where an access went to where the overlay is on the other side."""
 SPENT: Final = "instructions"
 """Target of a `ExitKind.BUDGET` exit where the allowed amount of code was executed."""
 
@@ -172,6 +174,7 @@ class Machine:
             self._uc.mem_write(area.address, area.data)
         self._pristine: dict[int, bytes] = {}
         self._extra: dict[int, bytes] = {}
+        self._scribbled: set[int] = set()
         self._blocks_left = 0
         self._fault = ""
         self._buffer = ctypes.create_string_buffer(8)
@@ -304,6 +307,8 @@ class Machine:
         pages = set(np.unique(places >> np.uint64(12)).tolist())
         pages.update(np.unique((places + records["size"][written] - np.uint64(1)) >> np.uint64(12)).tolist())
         pages.add((STACK_ENTRY >> 12) - 1)
+        pages |= self._scribbled
+        self._scribbled.clear()
         if len(self._extra) > _BLOCKS_KEPT:
             for start, content in self._extra.items():
                 self._uc.mem_unmap(start, len(content))
@@ -329,6 +334,9 @@ class Machine:
         if access == unicorn_const.UC_MEM_FETCH_UNMAPPED:
             return False
         block = self.memory.on_demand(address)
+        if block is None and self.memory.is_closed(address, address + size):
+            self._fault = BESIDE
+            return False
         if block is None:
             self._fault = f"{'read of' if access == unicorn_const.UC_MEM_READ_UNMAPPED else 'write to'} {address:#x}"
             return False
@@ -351,6 +359,7 @@ class Machine:
         end = int(uc.reg_read(x86_const.UC_X86_REG_RSP)) - red_zone
         if STACK + _SCRIBBLED <= end < STACK + STACK_SIZE:
             uc.mem_write(end - _SCRIBBLED, self._scribbler.randbytes(_SCRIBBLED))
+            self._scribbled.update((end - _SCRIBBLED >> 12, end - 1 >> 12))
 
 
 class Tracer:
@@ -362,15 +371,15 @@ class Tracer:
         self._reads: list[tuple[int, int, int]] = []
         self.machine.observe(self._instructions, self._reads)
 
-    def addresses_before(self, entry: int, state: State, position: int, code_bytes: int) -> list[int]:
-        """The instructions of a run until record number `position` was written, that one's own last."""
+    def instructions(self, entry: int, state: State, code_bytes: int) -> list[tuple[int, int]]:
+        """Every instruction of a run as (number of records before it, address)."""
         self._run(entry, state, code_bytes)
-        return [address for records, address in self._instructions if records <= position]
+        return self._instructions
 
-    def reads_before(self, entry: int, state: State, position: int, code_bytes: int) -> list[tuple[int, int]]:
-        """(address, size) of the reads from executable memory until then."""
+    def reads(self, entry: int, state: State, code_bytes: int) -> list[tuple[int, int, int]]:
+        """Every read from executable memory as (number of records before it, address, size)."""
         self._run(entry, state, code_bytes)
-        return [(address, size) for records, address, size in self._reads if records <= position]
+        return self._reads
 
     def _run(self, entry: int, state: State, code_bytes: int) -> None:
         self._instructions.clear()

@@ -106,14 +106,15 @@ class EmulatedMemory:
         It follows from the seed and the address alone, whenever it is asked.
         """
         lowest, highest = _PLAUSIBLE if self.world is World.FRESH else _POSSIBLE
-        if not lowest <= address < highest or self._is_closed(address, address + 1):
+        if not lowest <= address < highest or self.is_closed(address, address + 1):
             return None
         start, size = address & -_BLOCK, _BLOCK
-        if self._is_closed(start, start + size):
+        if self.is_closed(start, start + size):
             start, size = address & -PAGE, PAGE
         return start, self._blocks[(start >> 16) * 0x9E3779B1 >> 8 & _VARIANTS - 1][:size]
 
-    def _is_closed(self, start: int, end: int) -> bool:
+    def is_closed(self, start: int, end: int) -> bool:
+        """Whether nothing is mapped on demand in part of [start, end)."""
         return any(start < last and first < end for first, last in self.closed)
 
     def random_area(self, start: int, size: int) -> bytes:

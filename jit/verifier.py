@@ -12,8 +12,8 @@ from codecache.types import Overlay
 from jit import event_log
 from jit.compare import Difference, Rules, compare
 from jit.counter_check import CounterCheck, count_visits
-from jit.disagreement import Listing, excuse, list_code
-from jit.emulate import BLOCKS, CODE_BYTES, INVALID, PC_WORD, ExitKind, Machine, Run
+from jit.disagreement import Listing, SecondLook
+from jit.emulate import BESIDE, BLOCKS, CODE_BYTES, INVALID, PC_WORD, ExitKind, Machine, Run
 from jit.emulated_memory import EmulatedMemory, World, lay_out
 from jit.emulation_limits import StretchTable, is_trap
 from jit.event_log import KEY_SHIFT
@@ -90,6 +90,7 @@ class _Bench:
     def __init__(self, image: Image, built: Built, seed: int, liveness: ImageLiveness | None, world: World) -> None:
         overlay = built.overlay
         self._overlay = overlay
+        self._strict = liveness is None
         reserved = [
             (overlay.code_address, overlay.code_address + len(overlay.code)),
             (overlay.data_address, overlay.data_address + len(overlay.data)),
@@ -101,6 +102,7 @@ class _Bench:
         self._other_stretches = StretchTable(self._instrumented.code_at)
         start = overlay.data_address + self.memory.base
         self._rules = Rules((start, start + len(overlay.data)), 0 if image.is_go else 128)
+        self._second_look = SecondLook(self.memory, overlay, self._rules.red_zone)
         self._watched = Watched(image, self.memory.base, liveness, self._stretches)
         self._counters = CounterCheck(built.tracepoints, self.memory.base)
 
@@ -116,16 +118,19 @@ class _Bench:
         reached = self._reached(original, graph)
         watched = [self._watched.at(original, left) for left in original.exits]
         difference = compare(original, instrumented, self._rules, watched)
+        if difference is not None and not self._strict:
+            saves = self._second_look.saves(entry, state, original)
+            difference = compare(original, instrumented, self._rules, watched, saves)
         counted = difference is None and last.kind is ExitKind.RETURN
         counted = counted and instrumented.exits[-1].kind is ExitKind.RETURN
         if counted:
             difference = self._compare_counters(original, instrumented)
         listing = None
         if difference is not None:
-            unchecked = excuse(self.memory, self._overlay, entry, state, original, difference, self._rules.red_zone)
+            unchecked = self._second_look.excuse(entry, state, original, difference)
             difference = None if unchecked else difference
         if difference is not None:
-            listing = list_code(self.memory, self._overlay, entry, state, difference)
+            listing = self._second_look.listing(entry, state, difference)
         return Outcome(last.kind.value, unchecked, counted, reached, difference, listing)
 
     def _reached(self, run: Run, graph: FunctionGraph) -> frozenset[int]:
@@ -168,6 +173,8 @@ def _believed(run: Run, stretches: StretchTable, machine: Machine) -> Run:
         if is_trap(machine.code_at(pc, 15)):
             return run
         reason = "an instruction that unicorn does not know"
+    elif (last.kind, last.target) == (ExitKind.FAULT, BESIDE):
+        position, reason = int(np.flatnonzero(blocks)[-1]), "an access beside the image, where the overlay is"
     else:
         return run
     kept = [exit for exit in run.exits[:-1] if exit.position <= position]

@@ -9,7 +9,7 @@ import pytest
 
 from codecache.types import Overlay, Patch
 from jit import event_log
-from jit.emulate import CALLS_PER_RUN, PC_WORD, TOP_WORD, ExitKind, Machine, Run, Tracer
+from jit.emulate import BESIDE, CALLS_PER_RUN, PC_WORD, TOP_WORD, ExitKind, Machine, Run, Tracer
 from jit.emulated_memory import (
     ARENAS,
     CALLBACKS,
@@ -180,7 +180,7 @@ def test_nothing_is_mapped_beside_the_image() -> None:
     """Where an overlay will lie, or a bug would write."""
     mapped = lay_out(image(bytes.fromhex("488b07 c3")), 1, (), World.LENIENT)
     last = Machine(mapped).run(TEXT + mapped.base, state(rdi=PIE_BASE + 0x2000)).exits[-1]
-    assert last.kind is ExitKind.FAULT
+    assert (last.kind, last.target) == (ExitKind.FAULT, BESIDE)
 
 
 def test_too_much_memory_end_a_run_and_the_next_is_not_disturbed() -> None:
@@ -274,11 +274,15 @@ def test_the_overlay_is_mapped_at_the_same_base() -> None:
 def test_a_tracer_names_the_instruction_behind_each_record() -> None:
     mapped = memory("90 48893e 90 48893e c3")
     entry = TEXT + mapped.base
-    tracer = Tracer(mapped, None)
-    start = state(rsi=ARENAS)
-    assert tracer.addresses_before(entry, start, 1, 1000)[-1] == entry + 1
-    assert tracer.addresses_before(entry, start, 2, 1000)[-1] == entry + 5
-    assert tracer.addresses_before(entry, start, 99, 1000)[-1] == STUBS
+    trace = Tracer(mapped, None).instructions(entry, state(rsi=ARENAS), 1000)
+    assert trace == [(1, entry), (1, entry + 1), (2, entry + 4), (2, entry + 5), (3, entry + 8), (4, STUBS)]
+
+
+def test_a_tracer_notes_reads_of_code() -> None:
+    """mov eax, [rip]; ret: reads itself."""
+    mapped = memory("8b0500000000 c3 909090")
+    reads = Tracer(mapped, None).reads(TEXT + mapped.base, state(), 1000)
+    assert reads == [(1, TEXT + mapped.base + 6, 4)]
 
 
 def test_scribbling_changes_dead_stack_only() -> None:

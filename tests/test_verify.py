@@ -19,7 +19,7 @@ from jit.verify import Case, VerifyReport, render, replay, verify
 from lifter.errors import UsageError
 from lifter.image.types import Function, Image, Kind, Segment
 
-TEXT, CODE, DATA = 0x401000, 0x500000, 0x600000
+TEXT, BUFFER, CODE, DATA = 0x401000, 0x480000, 0x500000, 0x600000
 
 FUNCTIONS = """
 store:                        # two stores and a result
@@ -34,7 +34,7 @@ loop:                         # a loop with a block of its own
     jne 1b
 loop_end: ret
 fill:
-    mov edi, offset buffer
+    mov edi, offset 0x480000
     mov ecx, 40
     rep stosb
     ret
@@ -50,6 +50,14 @@ inner:
     mov [rsp], rsi
     mov rax, [rsp]
     add rsp, 16
+    ret
+keeper:
+    push rbx
+    mov ebx, 7
+    add rdi, rbx
+keeper_call:
+    call framed
+    pop rbx
     ret
 flags:
     cmp rdi, rsi
@@ -76,7 +84,7 @@ outward:
     mov rdi, rsi
     jmp r11
 .align 16
-buffer: .fill 64
+end:
 """
 
 Build = Callable[..., "Built"]
@@ -108,18 +116,7 @@ def build(tmp_path: Path) -> Iterator[Build]:
             f"-Wl,-Ttext={TEXT:#x},--section-start=.overlay={CODE:#x},--defsym=counters={DATA + COUNTERS_OFFSET:#x}"
         ]
         subprocess.run(
-            [
-                "gcc",
-                "-nostdlib",
-                "-no-pie",
-                "-static",
-                "-Wl,-e,0",
-                "-Wl,--build-id=none",
-                *addresses,
-                str(source),
-                "-o",
-                str(linked),
-            ],
+            ["gcc", "-nostdlib", "-no-pie", "-static", "-Wl,-e,0", *addresses, str(source), "-o", str(linked)],
             check=True,
         )
         with linked.open("rb") as stream:
@@ -128,23 +125,13 @@ def build(tmp_path: Path) -> Iterator[Build]:
             section = elf.get_section_by_name(".overlay")
             cache = section.data() if section else b""
             symbols = {s.name: s["st_value"] for s in elf.get_section_by_name(".symtab").iter_symbols()}
-        names = [
-            "store",
-            "loop",
-            "fill",
-            "framed",
-            "inner",
-            "flags",
-            "uninitialised",
-            "avx",
-            "divide",
-            "outward",
-            "buffer",
-        ]
-        functions = tuple(Function(symbols[a], symbols[b] - symbols[a], a, a) for a, b in pairwise(names))
+        names = "store loop fill framed inner keeper flags uninitialised avx divide outward end"
+        functions = tuple(Function(symbols[a], symbols[b] - symbols[a], a, a) for a, b in pairwise(names.split()))
         image = Image(
             path=linked, content=b"", kind=Kind.FIXED, is_static=True, is_go=False, entry=0, build_id="", soname="",
-            segments=(Segment(TEXT, len(text), 0, text, True, True, True),), sections=(), functions=functions,
+            segments=(
+                Segment(TEXT, len(text), 0, text, True, False, True), Segment(BUFFER, 64, 0, b"", True, True, False),
+            ), sections=(), functions=functions,
             plt={}, got={}, imports=frozenset(), needed=(), code_pointers=frozenset(),
         )  # fmt: skip
         patches = []
@@ -222,6 +209,15 @@ def test_a_frame_below_the_callers_stack_is_ignored_after_a_call(build: Build) -
     assert "no further write expected" in only_case(build(code, "framed", offset=9).verify("framed")).what
 
 
+def test_a_dead_callee_saved_register_may_be_saved_with_any_value(build: Build) -> None:
+    """rbx is dead where `keeper` calls `framed`, which saves it all the same."""
+    other = build(f"push rbx; add rdi, 7; jmp {TEXT:#x}+keeper_call-store", "keeper")
+    assert not other.verify("keeper").cases
+    assert "memory write number 3" in only_case(other.verify("keeper", strict=True)).what
+    wrong = build(f"push rbx; mov rbx, rdi; add rdi, 8; jmp {TEXT:#x}+keeper_call-store", "keeper")
+    assert "rax:" in only_case(wrong.verify("keeper")).what
+
+
 def test_registers_are_compared_where_control_goes_outside(build: Build) -> None:
     code = "mov r11, rdi; lea rdi, [rsi+1]; jmp r11"
     case = only_case(build(code, "outward").verify("outward"))
@@ -264,7 +260,7 @@ def test_wrong_counters_are_found(build: Build, code: tuple[str, ...]) -> None:
 def test_a_repeated_string_instruction_counts_once(build: Build) -> None:
     start = next(f for f in build().image.functions if f.name == "fill").address
     points = (block(start + 10, (0, 1)),)
-    code = f"inc qword ptr [counters]; mov edi, {TEXT:#x}+buffer-store; mov ecx, 40; rep stosb; ret"
+    code = f"inc qword ptr [counters]; mov edi, {BUFFER:#x}; mov ecx, 40; rep stosb; ret"
     report = build(code, "fill", points).verify("fill")
     assert not report.cases
     assert report.functions[0].counted == 40
