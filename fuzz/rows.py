@@ -27,7 +27,7 @@ from fuzz.placing import place
 from fuzz.state import Batch, Region, Results
 from fuzz.values import random_batch
 from lifter.decode import decode
-from lifter.instruction import Handling, Instruction, Mem
+from lifter.instruction import Flow, Handling, Instruction, Mem
 from lifter.registers import FLAG_SHIFT, MXCSR, VECTOR_SHIFT, X87, names
 
 READ_ONLY: Final = Region(0x4000_0000, 4096, writable=False, content=random.Random(0).randbytes(4096))
@@ -101,6 +101,8 @@ class RowChecker:
 
     def check(self, instruction: Instruction, states: int = 12) -> list[Finding]:
         """Run the instruction from `states` random states and variations of each."""
+        if instruction.target is not None and -len(instruction.code) <= instruction.target < 0:
+            return []  # It jumps into itself: what runs next is another instruction.
         self.coverage.instructions += 1
         self.coverage.mnemonics[instruction.mnemonic] += 1
         findings: list[Finding] = []
@@ -131,15 +133,16 @@ class RowChecker:
         if (base.signal == signal.SIGILL).all():
             self.coverage.faulted[instruction.mnemonic] += where == "inside"
             return []
-        if where == "inside" and (base.signal != 0).all():
+        if where == "inside" and not _completed(base).any():
             self.coverage.faulted[instruction.mnemonic] += 1
-        found = _unclaimed_writes(instruction, batch, base, where)
+        found = _wrong_length(instruction, base)
+        found += _unclaimed_writes(instruction, batch, base, where)
         found += _placement_faults(instruction, base, where)
         if found:
             return found
         varied = self._vary(batch, ~effects.reads, instruction)
         other = self._run(code, varied)
-        found = _differences(instruction, varied, base, other)
+        found = _differences(instruction, varied, base, other, batch)
         if not found and where == "inside":
             self._count_reads(instruction, code, batch, base)
         return found
@@ -154,8 +157,7 @@ class RowChecker:
             if self.coverage.seen[key]:
                 continue
             varied = self._vary(batch, 1 << bit, instruction)
-            other = self._run(code, varied)
-            if _differences(instruction, varied, base, other, 1 << bit):
+            if _depends(1 << bit, batch, base, varied, self._run(code, varied)):
                 self.coverage.seen[key] += 1
 
     def _vary(self, batch: Batch, mask: int, instruction: Instruction) -> Batch:
@@ -249,6 +251,14 @@ def _columns() -> NDArray[np.uint64]:
     return np.concatenate(parts)[None, :]
 
 
+def _wrong_length(instruction: Instruction, results: Results) -> list[Finding]:
+    """Whether the processor went on elsewhere than after the instruction's last byte."""
+    ended = results.final.rip[results.signal == 0]
+    if instruction.flow is Flow.NEXT and (ended != CODE_ADDRESS + len(instruction.code)).any():
+        return [Finding(instruction, "is not as long as the processor has it")]
+    return []
+
+
 def _unclaimed_writes(instruction: Instruction, before: Batch, after: Results, where: str) -> list[Finding]:
     """What changed although the row does not call it written."""
     effects = instruction.effects
@@ -311,7 +321,7 @@ def _placement_faults(instruction: Instruction, results: Results, where: str) ->
     return []
 
 
-_CONDITIONAL: Final = ("maskmov", "pmaskmov", "bt")
+_CONDITIONAL: Final = ("maskmov", "bt", "movddup")
 
 
 def _conditional(instruction: Instruction) -> bool:
@@ -319,36 +329,54 @@ def _conditional(instruction: Instruction) -> bool:
     return any(part in instruction.mnemonic for part in _CONDITIONAL) or instruction.mnemonic in ("div", "idiv")
 
 
+def _completed(results: Results) -> NDArray[np.bool_]:
+    """[n] runs in which the instruction itself did not fault (what it jumped to may have)."""
+    done: NDArray[np.bool_] = (results.signal == 0) | (results.final.rip != CODE_ADDRESS)
+    return done
+
+
 def _differences(
-    instruction: Instruction, varied: Batch, base: Results, other: Results, chosen: int = 0
+    instruction: Instruction, varied: Batch, base: Results, other: Results, before: Batch
 ) -> list[Finding]:
-    """How two runs differ whose states differ only in what is not read (or only in `chosen`)."""
+    """How two runs differ whose states, `before` and `varied`, differ only in what is not read."""
     effects = instruction.effects
     if (base.signal != other.signal).any() or (base.final.rip != other.final.rip).any():
         return [Finding(instruction, "ends otherwise for another value of something not called read")]
-    ignored = effects.undefined
     # What is not read keeps its own value where it is not overwritten.
-    own = (chosen or ~effects.reads) & ~effects.kills
-    faulted = base.signal != 0
-    wrong = 0
-    wrong |= _changed(varied, other.final) & own & ~effects.writes
-    same = _changed(_select(base.final, ~faulted), _select(other.final, ~faulted))
-    wrong |= same & ~own & ~ignored
+    own = ~effects.reads & ~effects.kills
+    done = _completed(base)
+    wrong = _changed(varied, other.final) & own & ~effects.writes
+    same = _changed(_select(base.final, done), _select(other.final, done))
+    wrong |= same & ~own & ~effects.undefined
     found = []
     if wrong:
         found.append(Finding(instruction, f"{', '.join(names(wrong))} depends on something not called read"))
-    partial = _partial_differences(base, other, same & own & effects.writes, faulted)
+    partial = _partial_differences(base, other, same & own & effects.writes, done)
     if partial:
         found.append(Finding(instruction, f"low half of {', '.join(names(partial))} depends on something not read"))
+    expected = np.where(before.memory == varied.memory, base.final.memory, varied.memory)
+    if (other.final.memory != expected)[done].any():
+        found.append(Finding(instruction, "memory depends on something not called read"))
     return found
 
 
-def _partial_differences(base: Results, other: Results, mask: int, faulted: NDArray[np.bool_]) -> int:
+def _depends(mask: int, before: Batch, base: Results, varied: Batch, other: Results) -> bool:
+    """Whether the value of the register or flag `mask` matters: more than that it is kept or overwritten."""
+    if (base.signal != other.signal).any() or (base.final.rip != other.final.rip).any():
+        return True
+    if (base.final.memory != other.final.memory).any() or _changed(base.final, other.final) & ~mask:
+        return True
+    overwritten = not _changed(base.final, other.final) & mask
+    kept = not (_changed(before, base.final) | _changed(varied, other.final)) & mask
+    return not (overwritten or kept)
+
+
+def _partial_differences(base: Results, other: Results, mask: int, done: NDArray[np.bool_]) -> int:
     """Vectors of `mask` that are partly written and differ in their low half."""
     wrong = 0
     for bit in _bits(mask):
         index = bit - VECTOR_SHIFT
-        if 0 <= index < 16 and (base.final.xmm[~faulted, index] != other.final.xmm[~faulted, index]).any():
+        if 0 <= index < 16 and (base.final.xmm[done, index] != other.final.xmm[done, index]).any():
             wrong |= 1 << bit
     return wrong
 

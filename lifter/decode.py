@@ -239,7 +239,7 @@ _HALTS: Final = frozenset(
 _IMPLICIT_XMM0: Final = frozenset(("blendvps", "blendvpd", "pblendvb", "sha256rnds2"))
 """Their last operand is always xmm0: not an operand here."""
 _WIDTHS: Final = {
-    "cbw": 16, "cwde": 32, "cdqe": 64, "cwd": 16, "cdq": 32, "cqo": 64, "leave": 64, "enter": 64,
+    "cbw": 16, "cwde": 32, "cdqe": 64, "cwd": 16, "cdq": 32, "cqo": 64,
 }  # fmt: skip
 
 
@@ -295,6 +295,9 @@ def _make_template(code: bytes, parts: Layout) -> _Template | str:
     if size != parts.size and name not in ("ud0", "ud1"):
         return "the disassembler sees another length"
 
+    if parts.encoding == "" and parts.map == 0 and parts.opcode == 0xFF:
+        # Capstone takes some far branches with needless prefixes for near ones.
+        name = {3: "lcall", 5: "ljmp"}.get(code[parts.modrm_at] >> 3 & 7, name)
     mnemonic, width = _canonical(name, parts)
     immediates = _immediates(parts)
     branch = bool(parts.imm_size and parts.encoding == "" and _BRANCHES.fullmatch(mnemonic))
@@ -309,7 +312,8 @@ def _make_template(code: bytes, parts: Layout) -> _Template | str:
         if memory is not None:
             if parts.encoding == "evex" and parts.disp_size == 1:
                 scale = int(memory[2].split()[-1], 0)
-            operands.append(_memory(code, parts, _MEMORY_WIDTHS.get(memory[1], 0), mnemonic))
+            memory_width = width if mnemonic in ("push", "pop") else _MEMORY_WIDTHS.get(memory[1], 0)
+            operands.append(_memory(code, parts, memory_width, mnemonic))
         elif piece[0].isdigit() or piece[0] == "-":
             if not parts.imm_size:
                 operands.append(Imm(int(piece, 0), 8))
@@ -375,7 +379,7 @@ def _canonical(name: str, parts: Layout) -> tuple[str, int]:
                 width = min(width, 32)
             name = _STRING_OPCODES[parts.opcode & ~1] + {8: "b", 16: "w", 32: "d", 64: "q"}[width]
             return (f"{name}_string" if name in ("movsd", "cmpsd") else name), width
-        if name in ("push", "pop", "pushf", "popf"):
+        if name in ("push", "pop", "pushf", "popf", "leave", "enter"):
             return name, 16 if 0x66 in parts.prefixes and not parts.rex & 8 else 64
         if parts.map == 1 and parts.opcode == 0xC2 and _COMPARE.fullmatch(name):
             suffix = {0xF3: "ss", 0xF2: "sd"}.get(parts.repeat, "pd" if 0x66 in parts.prefixes else "ps")

@@ -168,6 +168,9 @@ def _parse(code: bytes) -> Layout:
     evex = code[at - 1] if encoding == "evex" else 8
     at += 1
 
+    short = encoding == "" and opcode_map == 0 and 0x66 in seen and not rex & 8
+    if short and _is_near_branch(opcode, code[at : at + 1]):
+        raise LayoutError("near branch with an operand-size prefix: its size differs between processors")
     has_modrm, immediate = _shape(encoding, opcode_map, opcode, pp, code, at, seen, repeat)
     modrm_at = disp_at = -1
     disp_size = 0
@@ -207,6 +210,13 @@ def _parse(code: bytes) -> Layout:
         size, encoding, frozenset(seen), repeat, segment, rex, opcode_map, opcode, opcode_at, pp,
         modrm_at, disp_at, disp_size, immediate, evex & 7, bool(evex & 0x80), bool(evex & 0x10), not evex & 8,
     )  # fmt: skip
+
+
+def _is_near_branch(opcode: int, modrm: bytes) -> bool:
+    """Near return, jump or call, but for those of 0F80..0F8F."""
+    if opcode == 0xFF:
+        return bool(modrm) and modrm[0] >> 3 & 7 in (2, 4)
+    return opcode in (0xC2, 0xC3, 0xE8, 0xE9, 0xEB) or 0x70 <= opcode < 0x80 or 0xE0 <= opcode < 0xE4
 
 
 def _shape(

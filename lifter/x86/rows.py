@@ -15,8 +15,8 @@ An operand is `access` or `access:kind`. Access: `r` read, `w` wholly written, `
 (else it keeps its value), `a` only its address is computed, `-` not looked at. Kind: one of `r`
 (general-purpose), `m` (memory), `i` (immediate), `x y z` (xmm, ymm, zmm), `v` (any of these), `mm`, `k`, `st`,
 `seg`, `cr`, `dr`, `bnd`, or several of them as `rm`, `ri`, `rmi`, `xm`, `vm`, `mmm`, `km`; then a width in bits:
-`r16` and `rm16` fit that width only, while `m64` or `xm64` give the memory operand that width, and `vm/2` half
-that of the widest vector operand.
+`r16` and `rm16` fit that width only, while `m64` or `xm64` give the memory operand that width, `vm/2` half that
+of the widest vector operand, and `rm=` that of the register operand (where the disassembler is wrong about it).
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ class Access:
     """Of a register that fits, or given to a memory operand; 0 where the row does not say."""
     fraction: int = 0
     """Memory has this fraction of the widest vector operand's width; 0 where the row does not say."""
+    equal: bool = False
+    """Memory has the width of the register operand."""
 
     def fits(self, operand: Operand) -> bool:
         """Whether `operand` is of this kind and width."""
@@ -155,7 +157,7 @@ _KINDS: Final[dict[str, frozenset[str]]] = {
     "cr": frozenset(["cr"]), "dr": frozenset(["dr"]), "bnd": frozenset(["bnd"]),
     "bndm": frozenset(["bnd", "m"]),
 }  # fmt: skip
-_ACCESS: Final = re.compile(r"(rw|[rwma-])(?::([a-z]+)(\d*)(?:/(\d+))?)?")
+_ACCESS: Final = re.compile(r"(rw|[rwma-])(?::([a-z]+)(\d*)(?:/(\d+))?(=)?)?")
 _MEMORY: Final = re.compile(r"(rw|r|w):(\d+|w)\[(\w+)(?:-(\w+))?\]")
 
 
@@ -218,7 +220,7 @@ def _parse_access(text: str) -> Access:
     if match is None or (match[2] and match[2] not in _KINDS):
         raise ValueError(f"operand not understood: {text}")
     kinds = _KINDS[match[2]] if match[2] else frozenset[str]()
-    return Access(match[1], kinds, int(match[3] or 0), int(match[4] or 0))
+    return Access(match[1], kinds, int(match[3] or 0), int(match[4] or 0), bool(match[5]))
 
 
 _PARTS: Final = re.compile(r"(?:([er])?([abcd])x|([abcd])[lh]|([er])?(sp|bp|si|di))")
@@ -317,6 +319,8 @@ def _with_widths(found: Row, form: Form) -> tuple[Operand, ...]:
             pass
         elif access.fraction:
             width = max(_VECTOR_BITS.get(o.kind, 0) for o in operands if isinstance(o, Vec)) // access.fraction
+        elif access.equal:
+            width = next(o.width for o in operands if isinstance(o, Reg))
         elif access.width and "r" not in access.kinds:
             width = access.width
         if width != operand.width:

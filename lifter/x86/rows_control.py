@@ -12,7 +12,9 @@ NATIVE = Handling.NATIVE
 
 def sixty_four(draft: Draft) -> None:
     """With an operand-size prefix the instruction moves two bytes; nothing but a test suite does that."""
-    if draft.form.width == 16 or (0x66 in draft.form.layout.prefixes and not draft.form.layout.rex & 8):
+    if draft.form.width == 16:
+        draft.reads |= draft.kills & ~gpr(RSP)
+        draft.kills &= gpr(RSP)
         draft.native("16-bit stack access")
 
 
@@ -31,7 +33,7 @@ row("push", "r:seg", reads="rsp", writes="rsp", memory="w:w[rsp-w]", handling=NA
 lifted("pop", "w:rm", reads="rsp", writes="rsp", memory="r:w[rsp]", adjust=popping)
 row("pop", "w:seg", reads="rsp", writes="rsp", memory="r:w[rsp]", handling=NATIVE,
     reason="segment register")  # fmt: skip
-lifted("leave", reads="rbp", writes="rsp rbp", memory="r:8[rbp]", adjust=sixty_four)
+lifted("leave", reads="rbp", writes="rsp rbp", memory="r:w[rbp]", adjust=sixty_four)
 row("enter", "r:i,r:i", reads="rbp rsp", writes="rsp rbp", memory="w:0[rsp]", handling=NATIVE,
     reason="changes the stack pointer by an unknown amount")  # fmt: skip
 row("pushf", reads=f"rsp df {ARITHMETIC}", writes="rsp", memory="w:w[rsp-w]", handling=NATIVE,
@@ -51,8 +53,8 @@ lifted("loop", reads="rcx", writes="rcx")
 lifted("loope loopne", reads="rcx zf", writes="rcx")
 row("call", reads="rsp", writes="rsp", memory="w:8[rsp-8]", handling=NATIVE, reason="call")
 row("call", "r:rm", reads="rsp", writes="rsp", memory="w:8[rsp-8]", handling=NATIVE, reason="indirect call")
-lifted("ret", reads="rsp", writes="rsp", memory="r:8[rsp]", adjust=sixty_four)
-lifted("ret", "r:i", reads="rsp", writes="rsp", memory="r:8[rsp]", adjust=sixty_four)
+lifted("ret", reads="rsp", writes="rsp", memory="r:8[rsp]")
+lifted("ret", "r:i", reads="rsp", writes="rsp", memory="r:8[rsp]")
 # R11 also takes the flags, but the kernel's interface calls it destroyed: nobody reads flags there.
 row("syscall", reads="rax rdi rsi rdx r10 r8 r9 rsp", writes="rax rcx r11", handling=NATIVE,
     reason="system call")  # fmt: skip

@@ -25,7 +25,7 @@ _REGISTERS: Final = (
 
 def environment(draft: Draft) -> None:
     """With an operand-size prefix the environment has seven words instead of seven doublewords."""
-    if 0x66 in draft.form.layout.prefixes:
+    if 0x66 in draft.form.layout.prefixes and not draft.form.layout.rex & 8:
         access = draft.memory[0]
         draft.memory[0] = MemoryAccess(access.operand, access.size - 14, access.read, access.write)
 
