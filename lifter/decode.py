@@ -176,7 +176,9 @@ def _remember(window: bytes, parts: Layout) -> tuple[int, int]:
     return found
 
 
-_REGISTER_IMMEDIATES: Final = frozenset((*range(0x48, 0x4D), *range(0x5C, 0x60), *range(0x68, 0x70), *range(0x78, 0x80)))
+_REGISTER_IMMEDIATES: Final = frozenset(
+    (*range(0x48, 0x4D), *range(0x5C, 0x60), *range(0x68, 0x70), *range(0x78, 0x80))
+)
 """VEX map 3: variable blends, FMA4 and vpermil2."""
 
 
