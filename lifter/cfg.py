@@ -21,7 +21,7 @@ from lifter.instruction import Flow
 from lifter.jumptable import KnownTables
 from lifter.noreturn import find_noreturn
 
-_ROUNDS = 10
+_ROUNDS = 20
 """Of mutual influence between functions; what is still open after them stays as it is."""
 
 
@@ -50,30 +50,42 @@ def build_all(image: Image, functions: Iterable[Function]) -> dict[int, Function
     chosen = {function.address: function for function in functions}
     tables = KnownTables.of(image)
     noreturn: frozenset[int] = frozenset()
-    graphs = {address: build_graph(image, function, (), noreturn, tables) for address, function in chosen.items()}
+    graphs: dict[int, FunctionGraph] = {}
     extra: dict[int, set[int]] = {}
+    changed: set[int] = set()
+
+    def update(address: int) -> None:
+        entries = sorted(extra.get(address, ()))
+        graph = graphs[address] = build_graph(image, chosen[address], entries, noreturn, tables)
+        for target in exits(graph):
+            owner = image.function_at(target)
+            if owner is None or owner.address in (target, address) or owner.address not in chosen:
+                continue
+            entered = extra.setdefault(owner.address, set())
+            if target in entered:
+                continue
+            entered.add(target)
+            known = graphs.get(owner.address)
+            if known is not None and target not in known.entries:
+                changed.add(owner.address)
+
+    # Cold parts mostly come first, so that most entries are known when their function's turn comes.
+    for address in sorted(chosen):
+        update(address)
     _add_foreign_entries(image, graphs, extra)
-    changed = set(extra)
-    fresh = set(graphs)
+    changed.update(address for address in extra if not extra[address] <= graphs[address].entries)
     for _ in range(_ROUNDS):
-        for address in fresh:
-            for target in exits(graphs[address]):
-                owner = image.function_at(target)
-                if owner is None or owner.address in (target, address) or owner.address not in chosen:
-                    continue
-                known = extra.setdefault(owner.address, set())
-                if target not in known:
-                    known.add(target)
-                    if target not in graphs[owner.address].entries:
-                        changed.add(owner.address)
-        proved = find_noreturn(graphs, image)
-        changed.update(_callers_of(proved - noreturn, graphs))
-        noreturn |= proved
         if not changed:
-            break
-        fresh, changed = changed, set()
+            # Only now: a function whose ways out are not all known would seem never to return.
+            proved = find_noreturn(graphs, image)
+            changed.update(_callers_of(proved - noreturn, graphs))
+            noreturn |= proved
+            if not changed:
+                break
+        fresh = sorted(changed)
+        changed.clear()
         for address in fresh:
-            graphs[address] = build_graph(image, chosen[address], sorted(extra.get(address, ())), noreturn, tables)
+            update(address)
     return graphs
 
 
