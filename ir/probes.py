@@ -400,7 +400,13 @@ def load_probe(file: Path, name: str) -> CompiledProbe:
     Runs the file. Raises UsageError, with the line where there is one: the file is missing, unreadable or
     does not run, it has no such name, the name is no probe, or the probe cannot be compiled.
     """
-    namespace = _run_file(file.absolute(), str(file))
+    if file.is_dir():
+        raise UsageError(f"{file}: is a directory, not a Python file")
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file}: cannot read the probe file: {error.strerror}") from None
+    namespace = _run_file(file.absolute(), str(file), content)
     if name not in namespace:
         known = sorted(key for key, value in namespace.items() if isinstance(value, Probe))
         hint = f"its probes are {', '.join(known)}" if known else "it has no probes; mark one with @probe"
@@ -413,13 +419,8 @@ def load_probe(file: Path, name: str) -> CompiledProbe:
 
 
 @lru_cache(maxsize=256)
-def _run_file(path: Path, shown: str) -> Mapping[str, object]:
-    if path.is_dir():
-        raise UsageError(f"{shown}: is a directory, not a Python file")
-    try:
-        path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{shown}: cannot read the probe file: {error.strerror}") from None
+def _run_file(path: Path, shown: str, content: bytes) -> Mapping[str, object]:
+    """What the file defines; run once as long as it has this content."""
     sys.path.insert(0, str(path.parent))
     try:
         return runpy.run_path(str(path), run_name=re.sub(r"\W", "_", path.stem))

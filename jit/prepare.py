@@ -21,12 +21,15 @@ from jit.specs import match
 from jit.tracepoints import Spec, Tracepoint
 from lifter.borders import Borders
 from lifter.cfg import build_all
-from lifter.errors import Refusal
+from lifter.errors import Refusal, RefusedError
 from lifter.graph import FunctionGraph
 from lifter.image.threads import can_start_threads
 from lifter.image.types import Function, Image
 from lifter.liveness import Liveness, analyse
 from lifter.registers import GPRS
+
+_MAXIMUM_WORDS: Final = 1 << 25
+"""Each tracepoint has its own copy of its probe's words, and all of them are in the file that is written."""
 
 LivenessMode = Literal["abi", "strict"]
 CounterUpdate = Literal["auto", "plain", "atomic"]
@@ -128,7 +131,7 @@ class _Preparation:
         self.probes = load_probes(specs, options.probes)
         self.mode = effective_liveness(image, options.liveness)
         atomic = options.counter_update == "atomic" or (options.counter_update == "auto" and can_start_threads(image))
-        self.lowering = LoweringOptions(atomic=atomic, red_zone=0 if image.is_go else 128)
+        self.lowering = LoweringOptions(atomic=atomic, red_zone=0 if image.is_go else 128, nil_checks=image.is_go)
 
     def run(self, clock: Clock) -> Prepared:
         """All stages; the last one, lowering, when its results are asked for."""
@@ -215,6 +218,11 @@ class _Preparation:
             next_word += actions.words
             self.refusals.extend(actions.refusals)
             result.append(actions.bare() if self.options.bare else actions)
+        if next_word > _MAXIMUM_WORDS:
+            megabytes = f"{8 * next_word >> 20} MiB of at most {8 * _MAXIMUM_WORDS >> 20}"
+            raise RefusedError(
+                f"counters and words of probes take {megabytes}: choose fewer tracepoints, or fewer words"
+            )
         self.words = next_word
         return result
 

@@ -251,6 +251,22 @@ def test_a_probe_sees_an_argument_that_its_function_ignores(cli: Cli) -> None:
     assert [row["words"] for row in shown["probes"] if "words" in row] == [[10_045]]
 
 
+def test_words_without_end_are_refused(words: Path, cli: Cli) -> None:
+    pytest.importorskip("numba", reason="numba is an optional extra")
+    (cli.directory / "p.py").write_text(
+        "from jit import probe\n@probe(words=65536)\ndef large(ctx): ctx.data[0] += 1\n"
+    )
+    done = cli("rewrite", words, "--dry-run", *(f"--probe=insn:{f}+0=p.py:large" for f in ("add_word", "main")))
+    assert done.code == 0
+    monster = "from jit import probe\n" + "".join(
+        f"@probe(words=65536)\ndef p{i}(ctx): ctx.data[0] += {i}\n" for i in range(12)
+    )
+    (cli.directory / "p.py").write_text(monster)
+    done = cli("rewrite", words, "--dry-run", *(f"--probe=block:*=p.py:p{i}" for i in range(12)))
+    assert done.code == 3
+    assert "choose fewer tracepoints, or fewer words" in done.error
+
+
 def test_small_probes_are_inlined(words: Path, cli: Cli) -> None:
     pytest.importorskip("numba", reason="numba is an optional extra")
     probe = f"entry:hash_word={EXAMPLES / 'probes.py'}:first_letters"
