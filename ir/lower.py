@@ -25,6 +25,9 @@ _RSP_BIT: Final = 1 << RSP
 _STATE: Final = (GPRS & ~_RSP_BIT) | ARITHMETIC_FLAGS
 _COUNTER_SHIFT: Final = 64
 """First bit of the counters among a region's variables: registers, flags, local counters."""
+_FIRST_PAGE: Final = 4096
+SLOTS_SIZE: Final = 16
+"""Bytes of a region's own slots above its frame: flags, stack pointer."""
 _MOST_FLUSHES: Final = 192
 """Local counters times exits: beyond this the code that adds them up outweighs what they save."""
 
@@ -62,6 +65,9 @@ class LoweringOptions:
     """Whether counters are incremented atomically."""
     red_zone: int = 128
     """Bytes below its stack pointer that the program may use: 128 in the System V ABI, 0 in Go."""
+    nil_checks: bool = False
+    """Leave to the original instruction before it reads or writes through a pointer into the first page: Go's runtime
+    turns that fault into a panic, and must find it at an address of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,11 @@ class _Lowering:
         self.probes: dict[CompiledProbe, int] = {}
         """Distinct probes -> their number in the text."""
         self.exits: list[tuple[str, BlockState, Exit]] = []
+        self.nil_exits: dict[int, tuple[int, ...]] = {}
+        """Address of an instruction that may fault on nil -> registers that it addresses memory with."""
+        self.end_labels: dict[int, str] = {0: "entry"}
+        self.terminators: dict[int, int] = {}
+        """Line of a node's last instruction -> the node."""
         self.local: dict[int, int] = {}
         """Counter -> its variable's bit, for counters kept in registers while the region runs."""
 
@@ -144,12 +155,20 @@ class _Lowering:
                 if node not in self.predecessors[target]:
                     self.predecessors[target].append(node)
         leaving = [self._leaving(block) for block in self.blocks]
+        if self.options.nil_checks:
+            self.nil_exits = {
+                step.address: bases
+                for block in self.blocks
+                for step in block.body
+                if (bases := _pointers(step.instruction))
+            }
         self._choose_local_counters(sum(map(len, leaving)))
         self.exit_live: dict[int, int] = {}
         for targets in leaving:
             for target in targets:
-                if target not in self.exit_live:
-                    self.exit_live[target] = self.live_at(target) & _STATE
+                self._note_exit(target)
+        for target in self.nil_exits:
+            self._note_exit(target)
         uses, kills, self.defines = [0], [0], [0]
         for block, targets in zip(self.blocks, leaving, strict=True):
             use, kill, define = self._summary(block)
@@ -179,6 +198,10 @@ class _Lowering:
         self.idom = immediate_dominators(self.predecessors)
         self.phis = phi_masks(dominance_frontiers(self.predecessors, self.idom), self.defines)
 
+    def _note_exit(self, target: int) -> None:
+        if target not in self.exit_live:
+            self.exit_live[target] = self.live_at(target) & _STATE
+
     def _summary(self, block: LiftedBlock) -> tuple[int, int, int]:
         """Upward-exposed uses, kills and definitions of a block, exits apart."""
         use = kill = define = 0
@@ -187,6 +210,8 @@ class _Lowering:
             effects = step.instruction.effects
             use |= probe_use & ~kill
             kill |= probe_define & GPRS
+            if step.address in self.nil_exits:
+                use |= self.exit_live[step.address] & ~kill
             use |= effects.reads & _STATE & ~kill
             kill |= effects.kills & _STATE
             define |= (effects.writes & _STATE) | probe_define
@@ -244,9 +269,12 @@ class _Lowering:
         for block in self.blocks:
             node = self.number[block.address]
             self._begin(node, ends, pending_phis)
+            self.current_label = f"n{node}"
             self._emit_body(block)
             self._emit_terminator(block)
             ends[node] = b.snapshot()
+            self.end_labels[node] = self.current_label
+            self.terminators[len(b.lines) - 1] = node
             lifted += sum(step.handling is Handling.LIFTED for step in block.body) + (block.last is not None)
             verbatim += sum(step.handling is Handling.VERBATIM for step in block.body)
         tails = self._edge_values(pending_phis, ends)
@@ -255,7 +283,7 @@ class _Lowering:
             b.start_block(label)
             self._leave(leaving)
         text = self._assemble(tails)
-        framed = -b.lowest + self.options.red_zone + 16
+        framed = -b.lowest + self.options.red_zone + SLOTS_SIZE
         framed += -framed % 8
         unframed = framed if b.needs_stack or self.flags_in else -b.lowest
         source = RegionSource(text, unframed, framed, passes=bool(self.probes))
@@ -278,8 +306,8 @@ class _Lowering:
             b.flags_from_word(word, self.flags_in)
         for bit in self.local.values():
             b.set_register(bit, "0")
-        self.entry_lines = len(b.lines)
         b.line("br label %n1")
+        self.terminators[len(b.lines) - 1] = 0
 
     def _begin(self, node: int, ends: Mapping[int, BlockState], pending: list[tuple[int, int, dict[int, str]]]) -> None:
         """Start a block: state from the one that dominates it, phis where paths meet."""
@@ -317,8 +345,11 @@ class _Lowering:
     def _emit_body(self, block: LiftedBlock) -> None:
         b = self.b
         live = self._flags_after_steps(block)
+        checked: set[str] = set()
         for step, live_flags in zip(block.body, live, strict=True):
             self._emit_actions(step.address)
+            for base in self.nil_exits.get(step.address, ()):
+                self._check_nil(step.address, base, checked)
             if step.handling is Handling.LIFTED:
                 b.lift(step.instruction, step.address, live_flags)
             else:
@@ -337,8 +368,24 @@ class _Lowering:
             result.append(live)
             effects = step.instruction.effects
             live = (live & ~effects.kills) | (effects.reads & ARITHMETIC_FLAGS)
+            if step.address in self.nil_exits:
+                live |= self.exit_live[step.address] & ARITHMETIC_FLAGS
         result.reverse()
         return result
+
+    def _check_nil(self, address: int, base: int, checked: set[str]) -> None:
+        """Leave before an access through a pointer into the first page; once for each pointer in a block."""
+        b = self.b
+        b.flush()
+        pointer = b.read_reg(base, 64)
+        if pointer in checked:
+            return
+        checked.add(pointer)
+        leave = self._exit_label(Exit(self.exit_live[address], target=address))
+        label = f"c{len(self.exits)}"
+        b.line(f"br i1 {b.icmp('ult', 64, pointer, str(_FIRST_PAGE))}, label %{leave}, label %{label}, !prof !6")
+        b.start_block(label)
+        self.current_label = label
 
     def _emit_actions(self, address: int) -> None:
         for action in self.actions.get(address, ()):
@@ -430,8 +477,12 @@ class _Lowering:
         node = self.number.get(target)
         if node is not None and node in self._edges(block):
             return f"n{node}"
+        return self._exit_label(Exit(self.exit_live[target], target=target))
+
+    def _exit_label(self, leaving: Exit) -> str:
+        """A block of its own that leaves the region from the present state."""
         label = f"x{len(self.exits)}"
-        self.exits.append((label, self.b.snapshot(), Exit(self.exit_live[target], target=target)))
+        self.exits.append((label, self.b.snapshot(), leaving))
         return label
 
     def _edge_values(
@@ -450,7 +501,7 @@ class _Lowering:
                     values = conversions.setdefault(source, {})
                     if bit not in values:
                         values[bit] = self._value_at_end(source, bit, ends)
-                    arms.append(f"[ {values[bit]}, %{'entry' if source == 0 else f'n{source}'} ]")
+                    arms.append(f"[ {values[bit]}, %{self.end_labels[source]} ]")
                 phis.append(f"  {name} = phi {kind} {', '.join(arms)}")
             result.append((line, phis))
         return result
@@ -470,14 +521,12 @@ class _Lowering:
 
     def _with_late_lines(self, phis: Mapping[int, Sequence[str]]) -> list[str]:
         lines: list[str] = []
-        current = 0
         for number, line in enumerate(self.b.lines):
             if number in phis:
                 lines.extend(phis[number])
-            if line[0] == "n":
-                current = int(line[1:-1])
-            elif current in self.converted and line.startswith("  br "):
-                lines.extend(self.converted.pop(current))
+            node = self.terminators.get(number)
+            if node is not None:
+                lines.extend(self.converted.pop(node, ()))
             lines.append(line)
         assert not self.converted
         return lines
@@ -502,6 +551,16 @@ def _entry_statement(pinned: int) -> tuple[str, str]:
     constraints = ",".join(f"={{{GPR_NAMES[i]}}}" for i in registers)
     kind = "i64" if len(registers) == 1 else "{" + ", ".join(["i64"] * len(registers)) + "}"
     return kind, f'call {kind} asm sideeffect "", "{constraints},~{{memory}}"()'
+
+
+def _pointers(instruction: Instruction) -> tuple[int, ...]:
+    """Registers by which an instruction addresses memory, but RSP."""
+    found = []
+    for access in instruction.effects.memory:
+        mem = access.operand
+        if not mem.segment and mem.base is not None and mem.base != RSP and mem.base not in found:
+            found.append(mem.base)
+    return tuple(found)
 
 
 def terminator_reads(last: Instruction) -> int:

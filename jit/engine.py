@@ -17,6 +17,7 @@ from codecache.link import Linked, Unit, link
 from codecache.pool import Compiler
 from codecache.store import Store
 from codecache.types import CompiledRegion, CompileFailure, Overlay, Patch
+from ir.lower import SLOTS_SIZE, LoweredRegion
 from ir.source import RegionSource
 from jit import datafile, offline
 from jit.builtcache import decode, encode, plan_key
@@ -184,11 +185,19 @@ class _Build:
             if isinstance(result, CompileFailure):
                 self._refuse_function(work, f"a region cannot be compiled: {result.reason}", region.head)
                 return None
-            if self.image.is_go and result.frame + result.shift > _GO_FRAME_LIMIT:
+            if self.image.is_go and self._below_stack(work, region, result) > _GO_FRAME_LIMIT:
                 self._refuse_function(work, "a region needs more stack than Go guarantees", region.head)
                 return None
             regions.append(result)
         return tuple(regions)
+
+    @staticmethod
+    def _below_stack(work: Work, region: LoweredRegion, result: CompiledRegion) -> int:
+        """Bytes that a region uses below what the original code may: all of it before a function's stack check."""
+        whole = result.frame + result.shift
+        if region.head == work.plan.graph.function.address:
+            return whole
+        return min(whole, result.frame + SLOTS_SIZE + 8)
 
     def _refuse_function(self, work: Work, reason: str, address: int | None = None) -> None:
         function = work.plan.graph.function

@@ -19,6 +19,8 @@ from lifter.graph import Block, FunctionGraph
 from lifter.image.types import Image
 from lifter.instruction import Flow
 
+_SMALL_FRAME: Final = 64
+"""Bytes; far less than Go keeps free below its guard."""
 _CALL_REL32: Final = 0xE8
 _JUMP_REL32: Final = 0xE9
 
@@ -114,12 +116,20 @@ def plan_function(
         sites, without = find_sites(room, image, graph, sorted(external & blocks.keys()))
         if not without:
             padding_taken |= taken
-            regions = form_regions(blocks, external)
+            regions = form_regions(blocks, external | _large_frames(image, blocks))
             return FunctionPlan(
                 graph, tuple(regions), tuple(sites), tuple(redirects.values()), entry_stub, draft.refused
             )
         for address in without:
             _make_room(draft, graph, blocks[address])
+
+
+def _large_frames(image: Image, blocks: Mapping[int, LiftedBlock]) -> set[int]:
+    """In Go, blocks that make a large frame: they come after the check that there is room for it, and the region that
+    holds the check must not lower RSP by as much before it."""
+    if not image.is_go:
+        return set()
+    return {a for a, block in blocks.items() if block.stack_delta is not None and block.stack_delta < -_SMALL_FRAME}
 
 
 def external_entries(graph: FunctionGraph, blocks: Mapping[int, LiftedBlock]) -> set[int]:

@@ -6,11 +6,16 @@ from collections.abc import Mapping
 
 from lifter.graph import FunctionGraph
 from lifter.image.types import Image
+from lifter.instruction import Flow
 from lifter.liveness import Liveness
+from lifter.registers import ARITHMETIC_FLAGS, GPRS
 
 
 class Borders:
-    """Liveness before any address that a function's regions can leave to. Callable with the address."""
+    """Liveness before any address that a function's regions can leave to. Callable with the address.
+
+    In Go every register is live everywhere, and flags are what the function itself makes of them.
+    """
 
     def __init__(
         self,
@@ -24,6 +29,7 @@ class Borders:
         self._liveness = liveness
         self._graph = graph
         self._known: dict[int, int] = {}
+        self._go_flags = _live_flags(graph) if image.is_go else None
         self._jumps: dict[int, int] = {}
         """Address outside the function -> block that jumps there."""
         for block in graph.blocks.values():
@@ -39,6 +45,8 @@ class Borders:
         return found
 
     def _find(self, address: int) -> int:
+        if self._go_flags is not None:
+            return GPRS | self._flags_at(address, self._go_flags)
         function = self._graph.function
         if function.address <= address < function.end:
             return self._liveness.live_at(self._graph, address)
@@ -52,3 +60,39 @@ class Borders:
             before = self._liveness.live_at(self._graph, block.last_address)
             return before & ~block.last.effects.reads
         return self._liveness.live_at(self._graph, address)
+
+    def _flags_at(self, address: int, at_ends: Mapping[int, int]) -> int:
+        for block in self._graph.blocks.values():
+            if block.address <= address < block.end:
+                live = at_ends[block.address]
+                for where, instruction in reversed(block.addressed()):
+                    live = live & ~instruction.effects.kills | instruction.effects.reads & ARITHMETIC_FLAGS
+                    if where == address:
+                        return live
+        return 0
+
+
+def _live_flags(graph: FunctionGraph) -> dict[int, int]:
+    """Flags that are live at the end of each block, in Go: at calls, returns and entries none is (Go's ABI)."""
+    at_ends = dict.fromkeys(graph.blocks, 0)
+    effects = {}
+    for block in graph.blocks.values():
+        reads = kills = 0
+        for instruction in block.instructions:
+            reads |= instruction.effects.reads & ARITHMETIC_FLAGS & ~kills
+            kills |= instruction.effects.kills & ARITHMETIC_FLAGS
+        effects[block.address] = (reads, kills)
+    changed = True
+    while changed:
+        changed = False
+        for address in reversed(at_ends):
+            block = graph.blocks[address]
+            live = 0
+            if block.last.flow not in (Flow.CALL, Flow.CALL_INDIRECT, Flow.RETURN):
+                for successor in block.successors:
+                    reads, kills = effects.get(successor, (0, 0))
+                    live |= reads | at_ends.get(successor, 0) & ~kills
+            if live != at_ends[address]:
+                at_ends[address] = live
+                changed = True
+    return at_ends
