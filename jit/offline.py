@@ -16,8 +16,6 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-import lief
-
 from codecache.types import Overlay
 from jit.atomicfile import replacing
 from jit.elfwriter import EHDR_SIZE, PAGE, PT_PROBELOOM, Added, Chunk, ElfEditor
@@ -165,6 +163,9 @@ def _check(editor: ElfEditor, overlay: Overlay, path: str) -> None:
 
     Raises ProbeloomError for a difference.
     """
+    # Half a second of every command, were it imported above.
+    import lief
+
     lief.logging.disable()
     config = lief.ELF.ParserConfig()
     config.parse_relocations = config.parse_dyn_symbols = config.parse_symtab_symbols = False

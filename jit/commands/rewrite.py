@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jit import console, engine, offline
+from jit import console
 from jit.commands.selection import read_probes, read_specs
-from jit.prepare import Options
 from lifter.errors import Refusal, RefusedError, UsageError
 from lifter.image.load import open_image
 
@@ -46,6 +45,10 @@ def run(request: Request) -> None:
         raise UsageError(f"cannot write {request.report}: is a directory")
     probes = read_probes(specs)
     image = open_image(request.binary)
+    # LLVM takes a second to load: not for a file that is refused.
+    from jit import engine, offline
+    from jit.prepare import Options
+
     with console.progress() as progress:
         options = Options(
             jobs=request.jobs,
