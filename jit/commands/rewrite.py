@@ -41,8 +41,8 @@ def run(request: Request) -> None:
     specs = read_specs(request.probes, request.files)
     if not specs:
         raise UsageError("no probe given: --probe 'block:*' counts every block")
-    if request.report is not None and request.report.is_dir():
-        raise UsageError(f"cannot write {request.report}: is a directory")
+    for file in (request.output, request.report):
+        _check_place(file)
     probes = read_probes(specs)
     image = open_image(request.binary)
     # LLVM takes a second to load: not for a file that is refused.
@@ -69,6 +69,16 @@ def run(request: Request) -> None:
     print(line)
     if request.strict_coverage and _is_incomplete(report):
         raise RefusedError(f"--strict-coverage: {_refused(built.refusals)}")
+
+
+def _check_place(file: Path | None) -> None:
+    """Say early what would go wrong after a minute of work."""
+    if file is None or str(file) == "-":
+        return
+    if file.is_dir():
+        raise UsageError(f"cannot write {file}: is a directory")
+    if not file.absolute().parent.is_dir():
+        raise UsageError(f"cannot write {file}: no such directory")
 
 
 def _is_incomplete(report: dict[str, Any]) -> bool:
