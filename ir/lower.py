@@ -119,17 +119,15 @@ class _Lowering:
     # --- analysis ---------------------------------------------------------------------------------------
 
     def _edges(self, block: LiftedBlock) -> list[int]:
-        """Nodes of this region that the block goes to."""
+        """Nodes of this region that the block goes to: those that expect RSP where the block leaves it."""
+        if block.stack_delta is None:
+            return []
+        offset = self.region.offsets[block.address] + block.stack_delta
         return [
             self.number[successor]
             for successor in block.successors
-            if successor in self.number and (successor != self.region.head or self._returns_to_head(block))
+            if successor in self.number and self.region.offsets[successor] == offset
         ]
-
-    def _returns_to_head(self, block: LiftedBlock) -> bool:
-        """Whether a jump to the head may stay inside: only with the stack as it was at entry."""
-        assert block.stack_delta is not None
-        return self.region.offsets[block.address] + block.stack_delta == 0
 
     def _leaving(self, block: LiftedBlock) -> list[int]:
         """Original addresses by which the block leaves the region: what must be live is known there."""

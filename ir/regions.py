@@ -1,4 +1,4 @@
-"""Grouping lifted blocks into regions: single-entry, without calls inside, each block in exactly one.
+"""Grouping lifted blocks into regions: single-entry, without calls inside.
 
 The heads are the blocks that native code can enter and those where two regions meet: the children of a virtual
 root in the dominator tree. Here they are found by asking for each block whether all its predecessors are in
@@ -15,6 +15,12 @@ from ir.blocks import LiftedBlock
 
 MOST_INSTRUCTIONS: Final = 800
 """A region beyond this size is split: LLVM's register allocation grows faster than linearly."""
+
+
+SMALL_BLOCK: Final = 6
+"""Blocks of up to so many instructions are copied into each region that goes to them."""
+MOST_DUPLICATED: Final = 24
+"""Instructions that a region may grow by in that way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +65,62 @@ def form_regions(lifted: Mapping[int, LiftedBlock], external: Iterable[int]) -> 
         if not new_heads:
             break
         heads |= new_heads
-    members: dict[int, list[LiftedBlock]] = {}
+    members: dict[int, dict[int, int]] = {}
     for address in order:
-        members.setdefault(owner[address], []).append(lifted[address])
+        members.setdefault(owner[address], {})[address] = offsets[address]
+    entered = {address for address in external if address in lifted} | (heads & _unreached(lifted, predecessors))
+    members = _duplicate_small(lifted, members, entered)
     regions = []
-    for head, blocks in members.items():
-        blocks_in = {block.address: block for block in blocks}
-        inside = _reverse_post_order(blocks_in, {head}, closed_to={head})
-        regions.append(
-            Region(
-                head,
-                tuple(blocks_in[a] for a in inside),
-                {block.address: offsets[block.address] for block in blocks},
-            )
-        )
-    return sorted(regions, key=lambda region: region.head)
+    for head in sorted(members):
+        inside = members[head]
+        blocks = {address: lifted[address] for address in inside}
+        order = _reverse_post_order(blocks, {head}, closed_to={head})
+        regions.append(Region(head, tuple(blocks[a] for a in order), {a: inside[a] for a in order}))
+    return regions
+
+
+def _unreached(lifted: Mapping[int, LiftedBlock], predecessors: Mapping[int, list[int]]) -> set[int]:
+    return {address for address in lifted if not predecessors[address]}
+
+
+def _duplicate_small(
+    lifted: Mapping[int, LiftedBlock], members: dict[int, dict[int, int]], entered: set[int]
+) -> dict[int, dict[int, int]]:
+    """Copy small blocks where regions meet into each region that goes there, and drop regions nothing goes to.
+
+    It saves the crossing of a border, and the region of its own. `members` maps heads to their blocks and the
+    stack offsets of these; `entered` are the heads that keep their regions.
+    """
+    small = {
+        head
+        for head, inside in members.items()
+        if len(inside) == 1 and head not in entered and len(lifted[head].body) < SMALL_BLOCK
+    }
+    grown: dict[int, dict[int, int]] = {}
+    pending = sorted(entered & members.keys())
+    while pending:
+        head = pending.pop()
+        if head in grown:
+            continue
+        inside = grown[head] = dict(members[head])
+        room = MOST_DUPLICATED
+        queue = list(inside)
+        for address in queue:
+            block = lifted[address]
+            for successor in block.successors:
+                if successor not in lifted:
+                    continue
+                offset = inside[address] + (block.stack_delta or 0)
+                if inside.get(successor) == offset:
+                    continue
+                size = len(lifted[successor].body) + 1
+                if successor in small and successor not in inside and size <= room:
+                    room -= size
+                    inside[successor] = offset
+                    queue.append(successor)
+                else:
+                    pending.append(successor)
+    return grown
 
 
 def _reverse_post_order(lifted: Mapping[int, LiftedBlock], roots: set[int], closed_to: Iterable[int] = ()) -> list[int]:
