@@ -13,7 +13,7 @@ from hashlib import sha256
 from codecache.types import CompiledRegion, CompileFailure, RegionSource, Relocation, RelocationKind
 from codecache.version import compiler_identity
 
-_HEAD = struct.Struct("<cIIIiHH")
+_HEAD = struct.Struct("<cIIIiHHH")
 _RELOCATION = struct.Struct("<IBHq")
 _KINDS = tuple(RelocationKind)
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
@@ -42,7 +42,7 @@ def encode(result: CompiledRegion | CompileFailure) -> bytes:
         for relocations in (result.relocations, result.data_relocations)
         for r in relocations
     ]
-    sizes = (len(result.code), len(result.data), result.frame, result.shift)
+    sizes = (len(result.code), len(result.data), result.frame, result.shift, result.writes)
     head = _HEAD.pack(_REGION, *sizes, len(result.relocations), len(result.data_relocations))
     return b"".join([head, *rows, result.code, result.data, ",".join(names).encode()])
 
@@ -61,7 +61,7 @@ def decode(content: bytes) -> CompiledRegion | CompileFailure:
     if content[:1] == _FAILURE:
         return CompileFailure(content[1:].decode())
     try:
-        mark, code_size, data_size, frame, shift, code_count, data_count = _HEAD.unpack_from(content)
+        mark, code_size, data_size, frame, shift, writes, code_count, data_count = _HEAD.unpack_from(content)
         start = _HEAD.size + (code_count + data_count) * _RELOCATION.size
         data_start = start + code_size
         end = data_start + data_size
@@ -81,4 +81,5 @@ def decode(content: bytes) -> CompiledRegion | CompileFailure:
         tuple(relocations[code_count:]),
         frame,
         shift,
+        writes,
     )

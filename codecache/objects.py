@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from codecache.types import CompiledRegion, CompileFailure, Relocation, RelocationKind
+from lifter.decode import decode_run
+from lifter.instruction import Undecodable
+from lifter.registers import GPRS, RSP, gpr
 
 DATA_ALIGNMENT = 32
 """Constant data is placed at multiples of it."""
@@ -184,7 +187,9 @@ class _Reader:
             else:
                 relocations.append(relocation)
         data, data_relocations = cutter.data()
-        return CompiledRegion(bytes(code), tuple(relocations), data, data_relocations, frame, shift)
+        return CompiledRegion(
+            bytes(code), tuple(relocations), data, data_relocations, frame, shift, written_registers(code)
+        )
 
 
 class _Cutter:
@@ -352,3 +357,13 @@ def _frame(instructions: bytes, text: bytes, address: int) -> int | str:
     if not prologue.endswith(tuple(adjustments)):
         return f"prologue {prologue.hex(' ')} for a frame of {frame}"
     return frame
+
+
+def written_registers(code: bytes | bytearray) -> int:
+    """General-purpose registers that machine code may write, RSP apart; all if some of it cannot be decoded."""
+    mask = 0
+    for _, instruction in decode_run(bytes(code)):
+        if isinstance(instruction, Undecodable):
+            return GPRS
+        mask |= instruction.effects.writes
+    return mask & GPRS & ~gpr(RSP)

@@ -19,13 +19,15 @@ from ir.source import RegionSource
 from lifter.builder import BlockState, Builder, Symbols
 from lifter.flags import CONDITION_FLAGS, NEGATED
 from lifter.instruction import Flow, Handling, Instruction
-from lifter.registers import ARITHMETIC_FLAGS, GPR_NAMES, GPRS, RCX, RSP, ZF, bits
+from lifter.registers import ARITHMETIC_FLAGS, GPR_NAMES, GPRS, RAX, RCX, RDI, RDX, RSI, RSP, ZF, bits, gpr
 
 _RSP_BIT: Final = 1 << RSP
 _STATE: Final = (GPRS & ~_RSP_BIT) | ARITHMETIC_FLAGS
 _COUNTER_SHIFT: Final = 64
 """First bit of the counters among a region's variables: registers, flags, local counters."""
 _FIRST_PAGE: Final = 4096
+_SELDOM_USED: Final = GPRS & ~(gpr(RAX) | gpr(RCX) | gpr(RDX) | gpr(RSI) | gpr(RDI))
+"""Registers that LLVM's allocator takes only when it has used up the others."""
 SLOTS_SIZE: Final = 16
 """Bytes of a region's own slots above its frame: flags, stack pointer."""
 _MOST_FLUSHES: Final = 192
@@ -80,6 +82,9 @@ class LoweredRegion:
     """Symbol -> address in the image ('L_x', 'L_d'), or index among the counters ('L_c', 'L_w')."""
     flags_in: bool
     """Whether the stub must push the flags: they are live at the head."""
+    loose: int
+    """Registers that are live all through but not pinned, in the hope that LLVM does not use them: the compiled code
+    must not write them. Most pins of a region are for such registers, and each costs LLVM time."""
     lifted: int
     """Number of instructions with lifted semantics, jumps and returns included."""
     verbatim: int
@@ -94,7 +99,11 @@ class _Lowering:
         actions: Mapping[int, Sequence[Action]],
         live_at: LiveAt,
         options: LoweringOptions,
+        firm: bool,
     ) -> None:
+        self.firm = firm
+        self.touched = 0
+        """Registers that instructions and probes of the region read or write."""
         self.region = region
         self.blocks = region.blocks
         self.actions = actions
@@ -192,6 +201,9 @@ class _Lowering:
         local = sum(1 << bit for bit in self.local.values())
         self.pinned = self.live_in[1] & GPRS & ~_RSP_BIT
         self.flags_in = self.live_in[1] & ARITHMETIC_FLAGS
+        self.loose = 0 if self.firm else self.pinned & ~self.touched & _SELDOM_USED
+        self.pinned &= ~self.loose
+        self.exit_live = {target: live & ~self.loose for target, live in self.exit_live.items()}
         self.defines[0] = self.pinned | self.flags_in | local
         self.idom = immediate_dominators(self.predecessors)
         self.phis = phi_masks(dominance_frontiers(self.predecessors, self.idom), self.defines)
@@ -206,6 +218,7 @@ class _Lowering:
         for step in block.body:
             probe_use, probe_define = self._actions_effect(step.address)
             effects = step.instruction.effects
+            self.touched |= probe_use | probe_define | effects.reads | effects.writes
             use |= probe_use & ~kill
             kill |= probe_define & GPRS
             if step.address in self.nil_exits:
@@ -215,10 +228,12 @@ class _Lowering:
             define |= (effects.writes & _STATE) | probe_define
         if block.terminator is not Terminator.FALL:
             probe_use, probe_define = self._actions_effect(block.last_address)
+            self.touched |= probe_use | probe_define
             use |= probe_use & ~kill
             kill |= probe_define & GPRS
             define |= probe_define
         if block.last is not None and block.terminator is not Terminator.JUMP:
+            self.touched |= block.last.effects.reads | block.last.effects.writes
             use |= terminator_reads(block.last) & ~kill
             if block.last.mnemonic.startswith("loop"):
                 define |= 1 << RCX
@@ -286,7 +301,7 @@ class _Lowering:
         unframed = framed if b.needs_stack or self.flags_in else -b.lowest
         source = RegionSource(text, unframed, framed, passes=bool(self.probes))
         return LoweredRegion(
-            self.region.head, source, dict(self.symbols.addresses), bool(self.flags_in), lifted, verbatim
+            self.region.head, source, dict(self.symbols.addresses), bool(self.flags_in), self.loose, lifted, verbatim
         )
 
     def _emit_entry(self) -> None:
@@ -590,12 +605,18 @@ def branch_condition(b: Builder, last: Instruction) -> str:
 
 
 def lower(
-    region: Region, actions: Mapping[int, Sequence[Action]], live_at: LiveAt, options: LoweringOptions
+    region: Region,
+    actions: Mapping[int, Sequence[Action]],
+    live_at: LiveAt,
+    options: LoweringOptions,
+    firm: bool = False,
 ) -> LoweredRegion:
     """The IR of a region.
 
     `actions` maps instruction addresses to what runs before them; `live_at` says what is live before an
-    original instruction. Raises AssertionError where an emitter reads what the instruction's row does not
+    original instruction. `firm` pins every register that is live (see `LoweredRegion.loose`).
+
+    Raises AssertionError where an emitter reads what the instruction's row does not
     declare: a bug of ours, never of the program.
     """
-    return _Lowering(region, actions, live_at, options).run()
+    return _Lowering(region, actions, live_at, options, firm).run()

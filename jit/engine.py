@@ -139,8 +139,28 @@ class _Build:
                 results[function][position] = result
                 done += 1
                 self._progress("compile", done, len(places))
+            self._pin_what_was_written(compiler, works, results)
             self.hits, self.misses = compiler.hits, compiler.misses
         return works, results
+
+    @staticmethod
+    def _pin_what_was_written(compiler: Compiler, works: list[Work], results: list[list[Result]]) -> None:
+        """Compile again, with every live register pinned, regions whose code writes one that was left loose."""
+        places: list[tuple[int, int]] = []
+        sources: list[RegionSource] = []
+        for number, (work, found) in enumerate(zip(works, results, strict=True)):
+            firm = {
+                region.head: position
+                for position, (region, result) in enumerate(zip(work.code.all_regions, found, strict=True))
+                if isinstance(result, CompiledRegion) and result.writes & region.loose
+            }
+            if firm:
+                works[number] = work = replace(work, code=work.again(frozenset(firm)))
+                places += [(number, position) for position in firm.values()]
+                sources += [work.code.all_regions[position].source for position in firm.values()]
+        for index, result in compiler.compile_all(sources):
+            number, position = places[index]
+            results[number][position] = result
 
     # --- result -----------------------------------------------------------------------------------------
 

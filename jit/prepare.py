@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -75,6 +76,8 @@ class Work:
     plan: FunctionPlan
     code: FunctionCode
     tracepoints: tuple[Tracepoint, ...]
+    again: Callable[[frozenset[int]], FunctionCode]
+    """Lowers it once more, the regions with these heads with every live register pinned."""
 
 
 @dataclass(slots=True)
@@ -236,8 +239,8 @@ class _Preparation:
         for number, (plan, acts) in enumerate(zip(plans, actions, strict=True)):
             self._progress("lower", number, len(plans))
             borders = Borders(self.image, graphs, liveness, plan.graph)
-            code = lower_function(plan, acts, borders, self.lowering)
-            yield Work(plan, code, acts.tracepoints)
+            again = partial(lower_function, plan, acts, borders, self.lowering)
+            yield Work(plan, again(), acts.tracepoints, again)
 
     def _progress(self, stage: str, done: int, total: int) -> None:
         if self.options.progress is not None:

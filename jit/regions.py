@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from ir.blocks import LiftedBlock, Terminator
@@ -32,10 +32,14 @@ class FunctionCode:
 
 
 def lower_function(
-    plan: FunctionPlan, actions: FunctionActions, live_at: LiveAt, options: LoweringOptions
+    plan: FunctionPlan,
+    actions: FunctionActions,
+    live_at: LiveAt,
+    options: LoweringOptions,
+    firm: Container[int] = (),
 ) -> FunctionCode:
-    """Lower every region and stub of a plan."""
-    regions = tuple(lower(region, actions.at, live_at, options) for region in plan.regions)
+    """Lower every region and stub of a plan; the regions whose heads are in `firm` with every live register pinned."""
+    regions = tuple(lower(region, actions.at, live_at, options, region.head in firm) for region in plan.regions)
     entry_stub = None
     if plan.entry_stub:
         entry = plan.graph.function.address
@@ -59,4 +63,4 @@ def _stub(
     live = live_at(site) | GPRS
     block = LiftedBlock(head, (), Terminator.JUMP, None, head, target, head, 0)
     at: Mapping[int, tuple[Action, ...]] = {head: actions}
-    return lower(Region(head, (block,), {head: 0}), at, lambda _address: live, options)
+    return lower(Region(head, (block,), {head: 0}), at, lambda _address: live, options, firm=True)
