@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -297,6 +298,21 @@ def test_verify(words: Path, cli: Cli) -> None:
     done = cli("verify", words, "--probe", "block:*", "--function", "*_word", "--samples", "5", "--seed", "3")
     assert (done.code, done.err) == (0, "")
     assert "0 differences" in done.out and "hash_word: 5 states" in done.out
+
+
+def test_a_difference_is_exit_code_4_and_can_be_replayed(words: Path, cli: Cli) -> None:
+    pytest.importorskip("numba", reason="numba is an optional extra")
+    shutil.copy(EXAMPLES / "probes.py", cli.directory)
+    changes = "--probe=entry:hash_word=probes.py:cut_short"
+    done = cli("verify", words, changes, "--samples", "20")
+    assert done.code == 4
+    assert "hash_word differs: " in done.error
+    command = shlex.split(done.error.partition("again with: ")[2])
+    assert command[:2] == ["probeloom", "verify"]
+    again = cli(*command[1:])
+    assert again.code == 4 and "hash_word still differs: " in again.error
+    healed = cli("verify", words, "--probe=entry:hash_word", "--replay=probeloom-case.json")
+    assert (healed.code, healed.err) == (0, "")
 
 
 def test_refused_tracepoints_and_strict_coverage(words: Path, cli: Cli) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -58,7 +59,8 @@ def run(request: Request) -> None:
     if case is not None:
         again = replay(case, image, built)
         if again is not None:
-            raise DifferenceError(f"the case still differs: {again}")
+            print(again)
+            raise DifferenceError(f"{again.function} still differs: {again.what}")
         print(f"{request.replay}: no difference any more")
         return
     strict = effective_liveness(image, request.liveness) == "strict"
@@ -71,6 +73,7 @@ def run(request: Request) -> None:
         first.save(request.case)
     except OSError as error:
         raise UsageError(f"cannot write {request.case}: {error.strerror}") from None
-    raise DifferenceError(
-        f"{first.function} differs: {first.what}; again with: probeloom verify {request.binary} --replay {request.case}"
-    )
+    again_with = [f"--probe={spec}" for spec in specs]
+    again_with += [f"--liveness={request.liveness}", f"--replay={request.case}"]
+    command = shlex.join(["probeloom", "verify", str(request.binary), *again_with])
+    raise DifferenceError(f"{first.function} differs: {first.what}; again with: {command}")
