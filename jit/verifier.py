@@ -25,6 +25,8 @@ from lifter.image.types import Image
 
 _MORE_CODE: Final = 16
 """How many times more code than the original the instrumented one may execute, plus `CODE_BYTES`."""
+_SOME_CODE: Final = 3
+"""The same, where the original itself ran until its budget was spent: only what both did is compared."""
 _NOT_EMULATED: Final = "not emulated: "
 
 
@@ -110,8 +112,10 @@ class _Bench:
         entry = graph.function.address + self.memory.base
         run = self._original.run(entry, state)
         executed = int(run.records["size"][run.records["kind"] == event_log.BLOCK].sum())
+        endless = run.exits[-1].kind is ExitKind.BUDGET
         original = _believed(run, self._stretches, self._original)
-        run = self._instrumented.run(entry, state, executed * _MORE_CODE + CODE_BYTES, 8 * BLOCKS)
+        limit = executed * (_SOME_CODE if endless else _MORE_CODE) + CODE_BYTES * (not endless)
+        run = self._instrumented.run(entry, state, limit, 8 * BLOCKS)
         instrumented = _believed(run, self._other_stretches, self._instrumented)
         last = original.exits[-1]
         unchecked = last.target[len(_NOT_EMULATED) :] if last.target.startswith(_NOT_EMULATED) else ""
