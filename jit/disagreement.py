@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from codecache.types import Overlay
 from jit import event_log
+from jit.abi_history import AbiHistory
 from jit.compare import Difference, Rules, compare
 from jit.emulate import CODE_BYTES, Machine, Run, Tracer
 from jit.emulated_memory import STACK, STACK_SIZE, EmulatedMemory
 from jit.random_state import State
 from lifter.decode import decode
+from lifter.image.types import Image
 from lifter.instruction import Instruction, Reg
 from lifter.registers import ARITHMETIC_FLAGS, GPRS, R12, R13, R14, R15, RBP, RBX
 
@@ -36,7 +38,8 @@ class Listing:
 class SecondLook:
     """Slow machines to look at single runs again; made when first needed, and kept."""
 
-    def __init__(self, memory: EmulatedMemory, overlay: Overlay, red_zone: int) -> None:
+    def __init__(self, image: Image, memory: EmulatedMemory, overlay: Overlay, red_zone: int) -> None:
+        self._image = image
         self._memory = memory
         self._overlay = overlay
         self._red_zone = red_zone
@@ -72,6 +75,25 @@ class SecondLook:
         return np.array(
             [store for store, owner in zip(stores, owners, strict=True) if self._is_save(trace[owner][1])], np.intp
         )
+
+    def lost(self, entry: int, state: State, original: Run) -> list[int]:
+        """Registers and flags that the ABI leaves undefined at each exit of the original, as masks."""
+        history = AbiHistory(self._same_function)
+        lost: list[int] = []
+        for _, address in self._tracer.instructions(entry, state, CODE_BYTES):
+            if self._memory.stub_at(address) is not None:
+                lost.append(history.lost)
+                history.outside()
+                continue
+            instruction = decode(self._tracer.machine.code_at(address, 15))
+            if isinstance(instruction, Instruction):
+                history.step(address - self._memory.base, instruction)
+        lost += [history.lost] * (len(original.exits) - len(lost))
+        return lost[: len(original.exits)]
+
+    def _same_function(self, first: int, second: int) -> bool:
+        function = self._image.function_at(first)
+        return function is not None and function == self._image.function_at(second)
 
     def _is_save(self, address: int) -> bool:
         instruction = decode(self._tracer.machine.code_at(address, 15))

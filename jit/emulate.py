@@ -291,6 +291,7 @@ class Machine:
         words[:] = left.registers
         words[RSP] += 8
         words[RAX] = random_value(calls, self.memory)
+        words[FLAGS_WORD] = 0x202
         words[_CLOBBERED] = _CLOBBERS[calls.randrange(len(_CLOBBERS))]
         self._entry.write()
         return int(left.registers[TOP_WORD])

@@ -85,8 +85,6 @@ class Stretch:
     """Flags whose state after it does not depend on what was before."""
     repeats: bool
     """Whether it is one repeated string instruction, which unicorn runs as a loop over itself."""
-    indirect: bool
-    """Whether it ends in an indirect jump or call."""
 
 
 class StretchTable:
@@ -105,7 +103,7 @@ class StretchTable:
 
     def _examine(self, address: int, size: int) -> Stretch:
         code = self._read(address, size)
-        limit, undefined, settled, repeats, indirect = "", 0, 0, False, False
+        limit, undefined, settled, repeats = "", 0, 0, False
         offset = 0
         while offset < size:
             instruction = decode(code[offset:])
@@ -117,9 +115,8 @@ class StretchTable:
             undefined = undefined & ~effects.kills | effects.undefined
             settled |= effects.kills | effects.undefined
             repeats = bool(instruction.rep) and offset == 0
-            indirect = instruction.flow in (Flow.JUMP_INDIRECT, Flow.CALL_INDIRECT)
             offset += instruction.size
-        return Stretch(limit, undefined & ARITHMETIC_FLAGS, settled & ARITHMETIC_FLAGS, repeats, indirect)
+        return Stretch(limit, undefined & ARITHMETIC_FLAGS, settled & ARITHMETIC_FLAGS, repeats)
 
 
 def is_trap(code: bytes) -> bool:

@@ -104,7 +104,7 @@ class _Bench:
         self._other_stretches = StretchTable(self._instrumented.code_at)
         start = overlay.data_address + self.memory.base
         self._rules = Rules((start, start + len(overlay.data)), 0 if image.is_go else 128)
-        self._second_look = SecondLook(self.memory, overlay, self._rules.red_zone)
+        self._second_look = SecondLook(image, self.memory, overlay, self._rules.red_zone)
         self._watched = Watched(image, self.memory.base, liveness, self._stretches)
         self._counters = CounterCheck(built.tracepoints, self.memory.base)
 
@@ -124,6 +124,8 @@ class _Bench:
         difference = compare(original, instrumented, self._rules, watched)
         if difference is not None and not self._strict:
             saves = self._second_look.saves(entry, state, original)
+            lost = self._second_look.lost(entry, state, original)
+            watched = [mask & ~gone for mask, gone in zip(watched, lost, strict=True)]
             difference = compare(original, instrumented, self._rules, watched, saves)
         counted = difference is None and last.kind is ExitKind.RETURN
         counted = counted and instrumented.exits[-1].kind is ExitKind.RETURN

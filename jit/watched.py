@@ -38,8 +38,6 @@ _FLAG_HISTORY: Final = 64
 """Stretches of code before an exit that are searched for who defined the flags."""
 _SAVED: Final = sum(map(gpr, (RBX, RBP, RSP, R12, R13, R14, R15)))
 _RESULTS: Final = gpr(RAX) | gpr(RDX)
-_RETURNED: Final = _RESULTS | gpr(RCX) | _SAVED
-"""What is kept across indirect calls and jumps to other functions, whose targets are taken to follow the ABI."""
 _ARGUMENTS: Final = sum(map(gpr, (RDI, RSI, RDX, RCX, R8, R9)))
 _SYSCALL: Final = sum(map(gpr, (RAX, RDI, RSI, RDX, R8, R9, R10)))
 
@@ -101,8 +99,6 @@ class Watched:
         if left.kind is ExitKind.RETURN and (function.exported or function.address_taken):
             promised = _RESULTS | _SAVED
         live = self._liveness.before_end(graph, block)
-        if left.kind is ExitKind.RETURN and any(self._stretches[key].indirect for key in set(keys.tolist())):
-            live &= _RETURNED
         return live & GPRS | live & defined | promised
 
     def _last_block(self, keys: list[int]) -> tuple[FunctionGraph, Block] | None:

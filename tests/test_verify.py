@@ -59,6 +59,23 @@ keeper_call:
     call framed
     pop rbx
     ret
+callee:
+    mov esi, 3
+    mov r8d, 4
+callee_end:
+    ret
+pointed:
+    lea r10, [rip + callee]
+    call r10
+    mov edi, 1
+    nop
+pointed_end:
+    mov r11d, 0x12345
+    jmp r11
+direct:
+    call callee
+    mov r11d, 0x12345
+    jmp r11
 flags:
     cmp rdi, rsi
     mov r8d, 0
@@ -125,7 +142,7 @@ def build(tmp_path: Path) -> Iterator[Build]:
             section = elf.get_section_by_name(".overlay")
             cache = section.data() if section else b""
             symbols = {s.name: s["st_value"] for s in elf.get_section_by_name(".symtab").iter_symbols()}
-        names = "store loop fill framed inner keeper flags uninitialised avx divide outward end"
+        names = "store loop fill framed inner keeper callee pointed direct flags uninitialised avx divide outward end"
         functions = tuple(Function(symbols[a], symbols[b] - symbols[a], a, a) for a, b in pairwise(names.split()))
         image = Image(
             path=linked, content=b"", kind=Kind.FIXED, is_static=True, is_go=False, entry=0, build_id="", soname="",
@@ -216,6 +233,15 @@ def test_a_dead_callee_saved_register_may_be_saved_with_any_value(build: Build) 
     assert "memory write number 3" in only_case(other.verify("keeper", strict=True)).what
     wrong = build(f"push rbx; mov rbx, rdi; add rdi, 8; jmp {TEXT:#x}+keeper_call-store", "keeper")
     assert "rax:" in only_case(wrong.verify("keeper")).what
+
+
+def test_what_the_abi_loses_may_differ_where_it_is_handed_on(build: Build) -> None:
+    """`pointed` calls through a pointer a function that sets rsi, and r8 is its own."""
+    code = f"mov esi, 4; mov r8d, 5; jmp {TEXT:#x}+callee_end-store"
+    assert not build(code, "callee").verify("pointed").cases
+    assert "registers differ" in only_case(build(code, "callee").verify("direct")).what
+    code = f"xor edi, edi; xor r8d, r8d; jmp {TEXT:#x}+pointed_end-store"
+    assert "rdi:" in only_case(build(code, "pointed", offset=10).verify("pointed")).what
 
 
 def test_registers_are_compared_where_control_goes_outside(build: Build) -> None:
