@@ -6,7 +6,7 @@ image -> functions -> graphs -> tracepoints -> plans -> IR
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +24,7 @@ from lifter.borders import Borders
 from lifter.cfg import build_all
 from lifter.errors import Refusal, RefusedError
 from lifter.graph import FunctionGraph
+from lifter.image.scan import branch_targets
 from lifter.image.threads import can_start_threads
 from lifter.image.types import Function, Image
 from lifter.liveness import Liveness, analyse
@@ -31,6 +32,10 @@ from lifter.registers import GPRS
 
 _MAXIMUM_WORDS: Final = 1 << 25
 """Each tracepoint has its own copy of its probe's words, and all of them are in the file that is written."""
+
+_SMALL_IMAGE: Final = 200_000
+"""Bytes of code that are analysed whole however few functions are selected: about a second."""
+_MOST_CALLERS: Final = 1_000
 
 LivenessMode = Literal["abi", "strict"]
 CounterUpdate = Literal["auto", "plain", "atomic"]
@@ -157,13 +162,36 @@ class _Preparation:
 
     def _graphs(self, chosen: Mapping[Spec, Sequence[Function]]) -> dict[int, FunctionGraph]:
         selected = {function.address: function for functions in chosen.values() for function in functions}
-        whole = self.mode == "abi" and self._wants_whole_image(len(selected))
-        functions = self.image.functions if whole else tuple(selected.values())
-        return build_all(self.image, [f for f in functions if f.refusal is None])
+        if self.mode == "strict":
+            functions = selected
+        elif self._wants_whole_image(len(selected)):
+            functions = {function.address: function for function in self.image.functions}
+        else:
+            functions = {**self._callers(selected.values()), **selected}
+        return build_all(self.image, [f for f in functions.values() if f.refusal is None])
 
     def _wants_whole_image(self, selected: int) -> bool:
         """Whether to analyse every function: callers' and callees' use of registers is then exact."""
-        return 4 * selected >= len(self.image.functions)
+        return 4 * selected >= len(self.image.functions) or (
+            sum(function.size for function in self.image.functions) <= _SMALL_IMAGE
+        )
+
+    def _callers(self, selected: Iterable[Function]) -> dict[int, Function]:
+        """Functions that may call `selected` or run into them: what is live at a return, only they can say.
+
+        None where they are too many to be worth it; everything is then live at those returns.
+        """
+        branches = branch_targets(self.image)
+        found: dict[int, Function] = {}
+        for function in selected:
+            sites = branches.sites(function.address, function.end).site.tolist()
+            for site in (*sites, function.address - 1):
+                caller = self.image.function_at(site)
+                if caller is not None:
+                    found[caller.address] = caller
+            if len(found) > _MOST_CALLERS:
+                return {}
+        return found
 
     def _attach(
         self, chosen: Mapping[Spec, Sequence[Function]], graphs: Mapping[int, FunctionGraph]
