@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.elf_mutations import layout
 from tests.tool import Tool, counts, last_line, rows
 
 STRING_INSTRUCTION = re.compile(
@@ -98,21 +99,29 @@ def executions(profile: str, module: str) -> dict[int, int]:
 
 
 def compare(
-    report: Mapping[str, object], executed: Mapping[int, int], strings: Sequence[int], refused: Sequence[int]
+    report: Mapping[str, object],
+    executed: Mapping[int, int],
+    text: range,
+    strings: Sequence[int],
+    refused: Sequence[int],
 ) -> Comparison:
     """Compare a report (blocks and entries) with callgrind's executions.
 
-    `strings` are the addresses of repeated string instructions, `refused` those of blocks without a counter.
+    `text` is the section .text: valgrind attributes what is outside (_init, _fini) to no file. `strings` are the
+    addresses of repeated string instructions, `refused` those of blocks without a counter.
     """
     blocks: defaultdict[str, list[Mapping[str, int]]] = defaultdict(list)
     for row in rows(report, "block"):
         blocks[row["function"]].append(row)
     ordered = sorted(executed)
-    entries = {row["address"]: row for row in rows(report, "entry")}
+    entries = {row["address"]: row for row in rows(report, "entry") if row["address"] in text}
     skipped: list[str] = []
     mismatches: list[Mismatch] = []
     compared = ran = 0
     for function, members in sorted(blocks.items()):
+        if members[0]["address"] not in text:
+            skipped.append(f"{function}: outside .text")
+            continue
         spans = [(row["address"], row["address"] + row["size"]) for row in members]
         if any(low <= place < high for place in strings for low, high in spans):
             skipped.append(f"{function}: holds a repeated string instruction")
@@ -147,6 +156,7 @@ def profile(command: Sequence[str], directory: Path, stdin: bytes | None, enviro
             "--tool=callgrind",
             "--dump-instr=yes",
             "--compress-pos=no",
+            "--skip-plt=no",
             f"--callgrind-out-file={output}",
             *command,
         ],
@@ -192,7 +202,11 @@ def check(
     executed = executions(text, str(program.resolve()))
     if not executed:
         raise RuntimeError(f"callgrind saw nothing of {program}")
-    return compare(counts(tool, data), executed, strings, [int(a, 0) if isinstance(a, str) else a for a in refused])
+    section = next(s for s in layout(program.read_bytes()).sections if s.name == ".text")
+    text_section = range(section.address, section.address + section.size)
+    return compare(
+        counts(tool, data), executed, text_section, strings, [int(a, 0) if isinstance(a, str) else a for a in refused]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

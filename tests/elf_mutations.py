@@ -69,6 +69,7 @@ class Section:
 
     name: str
     kind: int
+    address: int
     offset: int
     size: int
 
@@ -94,10 +95,10 @@ def layout(content: bytes) -> Layout:
     raw = [struct.unpack_from("<IIQQQQ", content, offset) for offset in section_headers]
     names = raw[shstrndx][4]
     sections = []
-    for name, kind, _, _, offset, size in raw:
+    for name, kind, _, address, offset, size in raw:
         start = names + name
         sections.append(
-            Section(content[start : content.index(0, start)].decode(), kind, offset, 0 if kind == 8 else size)
+            Section(content[start : content.index(0, start)].decode(), kind, address, offset, 0 if kind == 8 else size)
         )
     segments = tuple(struct.unpack_from("<Q16xQ", content, offset + 8) for offset in headers)
     return Layout(headers, section_headers, segments, tuple(sections))
