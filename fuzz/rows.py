@@ -28,7 +28,7 @@ from fuzz.state import Batch, Region, Results
 from fuzz.values import random_batch
 from lifter.decode import decode
 from lifter.instruction import Flow, Handling, Instruction, Mem
-from lifter.registers import FLAG_SHIFT, MXCSR, VECTOR_SHIFT, X87, names
+from lifter.registers import FLAG_SHIFT, MXCSR, RSP, VECTOR_SHIFT, X87, names
 
 READ_ONLY: Final = Region(0x4000_0000, 4096, writable=False, content=random.Random(0).randbytes(4096))
 REGIONS: Final = (DATA, STACK, READ_ONLY)
@@ -214,12 +214,15 @@ def _select(batch: Batch, rows: NDArray[np.bool_]) -> Batch:
     return Batch(batch.gregs[rows], batch.xsave[rows], batch.memory[rows])
 
 
-def addresses_of(operand: Mem, batch: Batch, size: int) -> NDArray[np.uint64]:
-    """[n] effective addresses of an operand of an instruction of `size` bytes at `CODE_ADDRESS`."""
+def addresses_of(operand: Mem, batch: Batch, instruction: Instruction) -> NDArray[np.uint64]:
+    """[n] effective addresses of an operand of an instruction at `CODE_ADDRESS`."""
     gprs = batch.gprs
     total = np.full(len(gprs), operand.disp % 2**64, np.uint64)
     if operand.rip:
-        total += np.uint64(CODE_ADDRESS + size)
+        total += np.uint64(CODE_ADDRESS + len(instruction.code))
+    if instruction.mnemonic == "pop" and operand is instruction.memory_operand and operand.base == RSP:
+        # Pop computes the address of its operand after it has moved the stack pointer.
+        total += np.uint64(instruction.width // 8)
     if operand.base is not None:
         total += gprs[:, operand.base]
     if operand.index is not None and not operand.vsib:
@@ -240,7 +243,7 @@ def _covered(instruction: Instruction, batch: Batch) -> NDArray[np.bool_] | None
     for access in instruction.effects.memory:
         if not access.size:
             return None
-        start = addresses_of(access.operand, batch, len(instruction.code))[:, None]
+        start = addresses_of(access.operand, batch, instruction)[:, None]
         mask |= (columns - start) < np.uint64(access.size)
     return mask
 
@@ -275,7 +278,7 @@ def _unclaimed_writes(instruction: Instruction, before: Batch, after: Results, w
         elif all(access.size for access in writes) and not instruction.rep:
             allowed = np.zeros(differs.shape, bool)
             for access in writes:
-                start = addresses_of(access.operand, before, len(instruction.code))[:, None]
+                start = addresses_of(access.operand, before, instruction)[:, None]
                 allowed |= (_columns() - start) < np.uint64(access.size)
             if (differs & ~allowed).any():
                 found.append(Finding(instruction, "changes memory beside its operand"))

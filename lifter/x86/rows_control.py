@@ -30,6 +30,7 @@ def popping(draft: Draft) -> None:
 lifted("push", "r:rmi", reads="rsp", writes="rsp", memory="w:w[rsp-w]", adjust=sixty_four)
 row("push", "r:seg", reads="rsp", writes="rsp", memory="w:w[rsp-w]", handling=NATIVE,
     reason="segment register")  # fmt: skip
+# The address of a memory operand that uses RSP is computed after RSP has moved.
 lifted("pop", "w:rm", reads="rsp", writes="rsp", memory="r:w[rsp]", adjust=popping)
 row("pop", "w:seg", reads="rsp", writes="rsp", memory="r:w[rsp]", handling=NATIVE,
     reason="segment register")  # fmt: skip
