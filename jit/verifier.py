@@ -14,7 +14,7 @@ from jit.compare import Difference, Rules, compare
 from jit.counter_check import CounterCheck, count_visits
 from jit.disagreement import Listing, SecondLook
 from jit.emulate import BESIDE, BLOCKS, CODE_BYTES, INVALID, PC_WORD, ExitKind, Machine, Run
-from jit.emulated_memory import EmulatedMemory, World, lay_out
+from jit.emulated_memory import STACK, STUBS, EmulatedMemory, World, lay_out
 from jit.emulation_limits import StretchTable, is_trap
 from jit.event_log import KEY_SHIFT
 from jit.random_state import State, random_state
@@ -22,11 +22,13 @@ from jit.tracepoints import Tracepoint
 from jit.watched import ImageLiveness, Watched
 from lifter.graph import FunctionGraph
 from lifter.image.types import Image
+from lifter.registers import RSP
 
 _MORE_CODE: Final = 16
 """How many times more code than the original the instrumented one may execute, plus `CODE_BYTES`."""
 _SOME_CODE: Final = 3
 """The same, where the original itself ran until its budget was spent: only what both did is compared."""
+_LEFT_TO_OTHERS: Final = (ExitKind.CALL, ExitKind.JUMP)
 _NOT_EMULATED: Final = "not emulated: "
 
 
@@ -113,7 +115,7 @@ class _Bench:
         run = self._original.run(entry, state)
         executed = int(run.records["size"][run.records["kind"] == event_log.BLOCK].sum())
         endless = run.exits[-1].kind is ExitKind.BUDGET
-        original = _believed(run, self._stretches, self._original)
+        original = _within_frame(_believed(run, self._stretches, self._original), state.registers[RSP] + 8)
         limit = executed * (_SOME_CODE if endless else _MORE_CODE) + CODE_BYTES * (not endless)
         run = self._instrumented.run(entry, state, limit, 8 * BLOCKS)
         instrumented = _believed(run, self._other_stretches, self._instrumented)
@@ -183,6 +185,23 @@ def _believed(run: Run, stretches: StretchTable, machine: Machine) -> Run:
         position, reason = int(np.flatnonzero(blocks)[-1]), "an access beside the image, where the overlay is"
     else:
         return run
-    kept = [exit for exit in run.exits[:-1] if exit.position <= position]
-    stop = replace(last, kind=ExitKind.BUDGET, target=_NOT_EMULATED + reason, position=position)
+    return _cut(run, position, reason)
+
+
+def _within_frame(run: Run, top: int) -> Run:
+    """`run` as long as it pops nothing that its caller pushed, as the cold part of a function does on its own."""
+    records = run.records
+    outside = (records["kind"] == event_log.BLOCK) & (records["stack"] > top)
+    outside &= (records["place"] < STUBS) | (records["place"] >= STACK)
+    ends = [len(records) + 1, *np.flatnonzero(outside)[:1].tolist()]
+    ends += [left.position for left in run.exits if left.kind in _LEFT_TO_OTHERS and left.registers[RSP] > top]
+    if len(ends) == 1:
+        return run
+    return _cut(run, min(ends), "a part of a function that pops what another part pushed")
+
+
+def _cut(run: Run, position: int, reason: str) -> Run:
+    """The run up to record number `position`, where it is left off for `reason`."""
+    kept = [left for left in run.exits[:-1] if left.position < position]
+    stop = replace(run.exits[-1], kind=ExitKind.BUDGET, target=_NOT_EMULATED + reason, position=position)
     return Run(run.records[:position], (*kept, stop))

@@ -76,6 +76,11 @@ direct:
     call callee
     mov r11d, 0x12345
     jmp r11
+part:
+    mov [rdi], rax
+    pop rbx
+    pop rbp
+    ret
 flags:
     cmp rdi, rsi
     mov r8d, 0
@@ -142,7 +147,9 @@ def build(tmp_path: Path) -> Iterator[Build]:
             section = elf.get_section_by_name(".overlay")
             cache = section.data() if section else b""
             symbols = {s.name: s["st_value"] for s in elf.get_section_by_name(".symtab").iter_symbols()}
-        names = "store loop fill framed inner keeper callee pointed direct flags uninitialised avx divide outward end"
+        names = (
+            "store loop fill framed inner keeper callee pointed direct part flags uninitialised avx divide outward end"
+        )
         functions = tuple(Function(symbols[a], symbols[b] - symbols[a], a, a) for a, b in pairwise(names.split()))
         image = Image(
             path=linked, content=b"", kind=Kind.FIXED, is_static=True, is_go=False, entry=0, build_id="", soname="",
@@ -242,6 +249,14 @@ def test_what_the_abi_loses_may_differ_where_it_is_handed_on(build: Build) -> No
     assert "registers differ" in only_case(build(code, "callee").verify("direct")).what
     code = f"xor edi, edi; xor r8d, r8d; jmp {TEXT:#x}+pointed_end-store"
     assert "rdi:" in only_case(build(code, "pointed", offset=10).verify("pointed")).what
+
+
+def test_parts_of_functions_are_compared_as_far_as_their_own_frame_goes(build: Build) -> None:
+    """`part` pops two registers that it never pushed, and returns to whatever is there."""
+    report = build("mov [rdi], rax; pop rbp; pop rbx; ret", "part").verify("part")
+    assert not report.cases
+    assert report.functions[0].unchecked["a part of a function that pops what another part pushed (runs)"] > 20
+    assert "memory write" in only_case(build("mov [rdi], eax; pop rbx; pop rbp; ret", "part").verify("part")).what
 
 
 def test_registers_are_compared_where_control_goes_outside(build: Build) -> None:
