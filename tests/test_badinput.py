@@ -73,7 +73,6 @@ HEADERS = {
     "32-bit": (4, b"\1", REFUSED),
     "big-endian": (5, b"\2", REFUSED),
     "no class": (4, b"\0", REFUSED),
-    "ELF version": (6, b"\7", REFUSED),
     "object file": (16, struct.pack("<H", 1), REFUSED),
     "core file": (16, struct.pack("<H", 4), REFUSED),
     "type of its own": (16, struct.pack("<H", 0xFE00), REFUSED),
@@ -176,7 +175,7 @@ def _truncations() -> Iterator[tuple[str, float]]:
         yield f"part {part}", part / 12
 
 
-@pytest.mark.parametrize(("name", "part"), _truncations(), ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(("name", "part"), list(_truncations()), ids=lambda v: v if isinstance(v, str) else "")
 def test_truncated_at_borders(name: str, part: float, tool: Tool, program: Path, tmp_path: Path) -> None:
     """Every border of a section, segment or table, one byte before and after it; one twelfth a test."""
     content = program.read_bytes()

@@ -44,5 +44,7 @@ fn=(2)
 ob=(1)
 fn=(3) other
 * 0 1
+calls=3 0x1000 0
++1 0 99
 """
-    assert executions(text, "/x/prog") == {0x1000: 4, 0x1004: 2, 0x1009: 7}
+    assert executions(text, "/x/prog") == ({0x1000: 4, 0x1004: 2, 0x1009: 7}, {0x1000: 3})
