@@ -37,6 +37,9 @@ def place(
         size = accesses[number].size if number < len(accesses) else 1
         goal = _goal(operand, size, where if number == len(targets) - 1 else "inside", read_only, source, len(gprs))
         if operand.base == RSP and RSP not in free:
+            # The stack access has decided where this one is.
+            if where != "inside":
+                return None
             continue
         solved = _solve(operand, goal, gprs, free, code, instruction, source)
         if solved is None:
