@@ -85,9 +85,9 @@ def open_image(path: Path | str) -> Image:
 
 
 def _read(path: Path) -> bytes:
-    if path.is_dir():
-        raise UsageError(f"{path}: is a directory, not an executable or shared library")
     try:
+        if path.is_dir():
+            raise UsageError(f"{path}: is a directory, not an executable or shared library")
         if not path.is_file():
             raise UsageError(f"{path}: no such file" if not path.exists() else f"{path}: not a regular file")
         return path.read_bytes()
