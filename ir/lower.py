@@ -25,6 +25,8 @@ _RSP_BIT: Final = 1 << RSP
 _STATE: Final = (GPRS & ~_RSP_BIT) | ARITHMETIC_FLAGS
 _COUNTER_SHIFT: Final = 64
 """First bit of the counters among a region's variables: registers, flags, local counters."""
+_MOST_WITH_LOOSE: Final = 24
+"""Instructions of a region up to which registers are left loose: larger ones need most registers themselves."""
 _FIRST_PAGE: Final = 4096
 _SELDOM_USED: Final = GPRS & ~(gpr(RAX) | gpr(RCX) | gpr(RDX) | gpr(RSI) | gpr(RDI))
 """Registers that LLVM's allocator takes only when it has used up the others."""
@@ -201,7 +203,8 @@ class _Lowering:
         local = sum(1 << bit for bit in self.local.values())
         self.pinned = self.live_in[1] & GPRS & ~_RSP_BIT
         self.flags_in = self.live_in[1] & ARITHMETIC_FLAGS
-        self.loose = 0 if self.firm else self.pinned & ~self.touched & _SELDOM_USED
+        small = self.region.instructions <= _MOST_WITH_LOOSE
+        self.loose = 0 if self.firm or not small else self.pinned & ~self.touched & _SELDOM_USED
         self.pinned &= ~self.loose
         self.exit_live = {target: live & ~self.loose for target, live in self.exit_live.items()}
         self.defines[0] = self.pinned | self.flags_in | local

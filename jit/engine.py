@@ -149,15 +149,15 @@ class _Build:
         places: list[tuple[int, int]] = []
         sources: list[RegionSource] = []
         for number, (work, found) in enumerate(zip(works, results, strict=True)):
-            firm = {
-                region.head: position
+            written = frozenset(
+                position
                 for position, (region, result) in enumerate(zip(work.code.all_regions, found, strict=True))
                 if isinstance(result, CompiledRegion) and result.writes & region.loose
-            }
-            if firm:
-                works[number] = work = replace(work, code=work.again(frozenset(firm)))
-                places += [(number, position) for position in firm.values()]
-                sources += [work.code.all_regions[position].source for position in firm.values()]
+            )
+            if written:
+                works[number] = work = replace(work, code=work.pin(work.code, written))
+                places += [(number, position) for position in written]
+                sources += [work.code.regions[position].source for position in written]
         for index, result in compiler.compile_all(sources):
             number, position = places[index]
             results[number][position] = result

@@ -17,7 +17,7 @@ from ir.lower import LoweringOptions
 from ir.probes import CompiledProbe, load_probe
 from jit.attach import Attachments, FunctionActions, attach
 from jit.planner import FunctionPlan, plan_function
-from jit.regions import FunctionCode, lower_function
+from jit.regions import FunctionCode, lower_function, pin
 from jit.specs import match
 from jit.tracepoints import Spec, Tracepoint
 from lifter.borders import Borders
@@ -81,8 +81,8 @@ class Work:
     plan: FunctionPlan
     code: FunctionCode
     tracepoints: tuple[Tracepoint, ...]
-    again: Callable[[frozenset[int]], FunctionCode]
-    """Lowers it once more, the regions with these heads with every live register pinned."""
+    pin: Callable[[FunctionCode, frozenset[int]], FunctionCode]
+    """Lowers the regions at these positions again, every live register pinned."""
 
 
 @dataclass(slots=True)
@@ -267,8 +267,8 @@ class _Preparation:
         for number, (plan, acts) in enumerate(zip(plans, actions, strict=True)):
             self._progress("lower", number, len(plans))
             borders = Borders(self.image, graphs, liveness, plan.graph)
-            again = partial(lower_function, plan, acts, borders, self.lowering)
-            yield Work(plan, again(), acts.tracepoints, again)
+            code = lower_function(plan, acts, borders, self.lowering)
+            yield Work(plan, code, acts.tracepoints, partial(pin, plan, acts, borders, self.lowering))
 
     def _progress(self, stage: str, done: int, total: int) -> None:
         if self.options.progress is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ir.blocks import LiftedBlock, Terminator
 from ir.lower import Action, Count, LiveAt, LoweredRegion, LoweringOptions, lower
@@ -36,10 +36,9 @@ def lower_function(
     actions: FunctionActions,
     live_at: LiveAt,
     options: LoweringOptions,
-    firm: Container[int] = (),
 ) -> FunctionCode:
-    """Lower every region and stub of a plan; the regions whose heads are in `firm` with every live register pinned."""
-    regions = tuple(lower(region, actions.at, live_at, options, region.head in firm) for region in plan.regions)
+    """Lower every region and stub of a plan."""
+    regions = tuple(lower(region, actions.at, live_at, options) for region in plan.regions)
     entry_stub = None
     if plan.entry_stub:
         entry = plan.graph.function.address
@@ -50,6 +49,22 @@ def lower_function(
         count = (Count(counter),) if counter != NO_COUNTER else ()
         redirects.append((redirect, _stub(redirect.site, redirect.target, count, live_at, options)))
     return FunctionCode(regions, entry_stub, tuple(redirects))
+
+
+def pin(
+    plan: FunctionPlan,
+    actions: FunctionActions,
+    live_at: LiveAt,
+    options: LoweringOptions,
+    code: FunctionCode,
+    positions: Container[int],
+) -> FunctionCode:
+    """The code with the regions at these positions lowered again, every live register pinned."""
+    regions = tuple(
+        lower(region, actions.at, live_at, options, firm=True) if position in positions else lowered
+        for position, (region, lowered) in enumerate(zip(plan.regions, code.regions, strict=True))
+    )
+    return replace(code, regions=regions)
 
 
 def _stub(
