@@ -109,7 +109,7 @@ EXTRA: Mapping[str, Sequence[str]] = {
     ],
     "lua": [
         "$P -e 'local t = {} for i = 1, 100000 do t[i] = (i * 7919) % 100003 end table.sort(t) print(t[1], t[50000], #t) local n = 0 for l in io.lines(\"script.lua\") do n = n + #l end print(n)'",
-        "$P -e 'error(\"end\")' 2> failed; test $? -eq 1",
+        "$P -e 'error(\"end\")'; test $? -eq 1",
     ],
 }  # fmt: skip
 
