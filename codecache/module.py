@@ -50,8 +50,10 @@ attributes #2 = {{ noredzone nounwind null_pointer_is_valid noimplicitfloat noin
 """
 """What stands at the head of every module. `uwtable` makes LLVM state each region's frame size in .eh_frame."""
 
-OPTIONS = ("enable-shrink-wrap=0",)
-"""LLVM's own options. Without shrink-wrapping the frame is made at the function's start, for every path."""
+OPTIONS = ("enable-shrink-wrap=0", "fixup-byte-word-insts=0")
+"""LLVM's own options. Without shrink-wrapping the frame is made at the function's start, for every path. The fixup of
+byte and word loads makes `movzbl (%rdi), %edi` of `movb (%rdi), %dil` although the rest of rdi is live: LLVM 22
+overlooks that the instruction reads rdi where it is its own address."""
 
 _LEAN = (
     *("disable-lsr", "disable-cgp", "disable-constant-hoisting", "disable-partial-libcall-inlining"),
