@@ -141,6 +141,8 @@ def logic(b: Builder, ins: Instruction) -> None:
         result = "0"
     elif ins.mnemonic == "or" and isinstance(dst, Reg) and isinstance(src, Imm) and src.value == -1:
         result = "-1"
+    elif ins.mnemonic == "and" and isinstance(dst, Reg) and isinstance(src, Imm) and src.value == 0:
+        result = "0"
     elif _same_register(dst, src):
         result = b.read(dst)
     else:

@@ -11,7 +11,7 @@ from lifter.x86.emit import Unliftable, lifts
 _CONDITIONS = (*NEGATED, *NEGATED.values())
 
 
-@lifts("mov", "movabs")
+@lifts("mov")
 def mov(b: Builder, ins: Instruction) -> None:
     """MOV. `mov rsp, rbp` ends a frame; other writes of RSP stay native."""
     dst, src = ins.operands
@@ -33,10 +33,12 @@ def movzx(b: Builder, ins: Instruction) -> None:
 
 @lifts("movsx", "movsxd")
 def movsx(b: Builder, ins: Instruction) -> None:
-    """MOVSX, MOVSXD."""
+    """MOVSX, MOVSXD. With a 16-bit operand size MOVSXD is a move of the low half."""
     dst, src = ins.operands
     assert isinstance(dst, Reg) and isinstance(src, Reg | Mem)
-    b.write(dst, b.sext(b.read(src), src.width, dst.width))
+    value = b.read(src)
+    narrows = src.width > dst.width
+    b.write(dst, b.trunc(value, src.width, dst.width) if narrows else b.sext(value, src.width, dst.width))
 
 
 @lifts("lea")

@@ -54,7 +54,7 @@ def _sign(b: Builder, width: int, value: str) -> str:
     return b.icmp("slt", width, value, "0")
 
 
-@lifts("shl", "sal", "shr", "sar")
+@lifts("shl", "shr", "sar")
 def shift(b: Builder, ins: Instruction) -> None:
     """SHL, SHR, SAR. Eight and sixteen bits are shifted in thirty-two, since counts go up to 31."""
     dst = ins.operands[0]
@@ -66,7 +66,7 @@ def shift(b: Builder, ins: Instruction) -> None:
         b.write(dst, value)
         return
     amount = str(count) if isinstance(count, int) else b.trunc(count, 64, wide)
-    operator = {"shl": "shl", "sal": "shl", "shr": "lshr", "sar": "ashr"}[ins.mnemonic]
+    operator = {"shl": "shl", "shr": "lshr", "sar": "ashr"}[ins.mnemonic]
     extended = (b.sext if operator == "ashr" else b.zext)(value, w, wide)
     shifted = b.op(operator, wide, extended, amount)
     result = b.trunc(shifted, wide, w)
