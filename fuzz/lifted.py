@@ -30,7 +30,7 @@ from ir.regions import Region
 from jit.engine import stub
 from lifter.decode import decode
 from lifter.graph import Block
-from lifter.instruction import Flow, Handling, Imm, Instruction, Mem
+from lifter.instruction import Handling, Imm, Instruction
 from lifter.registers import (
     AF,
     ARITHMETIC_FLAGS,
@@ -48,6 +48,7 @@ from lifter.registers import (
     bits,
     names,
 )
+from lifter.x86.emit import width_of
 
 LIFTED_AT: Final = CODE_ADDRESS + 0x400
 """Where the stub of the lifted code stands: beyond the original and what its branches reach."""
@@ -61,7 +62,7 @@ _ROOM_BELOW, _ROOM_ABOVE = 1024, 256
 """Of the stack, in bytes: frames, slots and pushes fit into it."""
 _FIP: Final = slice(6, 16)
 """Opcode and address of the last x87 instruction, which is the lifted code's own, in `Batch.x87`."""
-_SHIFTS: Final = frozenset(("shl", "sal", "shr", "sar", "rol", "ror", "rcl", "rcr", "shld", "shrd"))
+_SHIFTS: Final = frozenset(("shl", "shr", "sar", "rol", "ror", "rcl", "rcr", "shld", "shrd"))
 _KERNEL_CODE: Final = 128
 """si_code of a fault for which the processor gives no address (not canonical)."""
 
@@ -167,13 +168,17 @@ def prepare(cases: Sequence[Case]) -> list[Prepared | Rejected]:
     results: dict[int, Prepared | Rejected] = {}
     waiting: list[tuple[int, Case, tuple[Instruction, ...], LiftedBlock, LoweredRegion]] = []
     for index, case in enumerate(cases):
-        placed = case_states(case)
-        if isinstance(placed, str):
-            results[index] = Rejected(case, placed, False)
-            continue
-        case = placed[0]
         instructions = decode_all(case.code)
-        assert instructions is not None
+        if instructions is not None and _placed_by_displacement(instructions[0]):
+            placed = case_states(case)
+            if isinstance(placed, str):
+                results[index] = Rejected(case, placed, False)
+                continue
+            case = placed[0]
+            instructions = decode_all(case.code)
+        if instructions is None:
+            results[index] = Rejected(case, "cannot be decoded", False)
+            continue
         try:
             lifted = lift(instructions, case.live)
         except AssertionError as error:
@@ -256,6 +261,12 @@ def case_states(case: Case) -> tuple[Case, Batch] | str:
     return Case(code, case.live, case.seed, case.where, case.states), batch
 
 
+def _placed_by_displacement(instruction: Instruction) -> bool:
+    """Whether the place of its operand is in its bytes."""
+    mem = instruction.memory_operand
+    return mem is not None and mem.base is None and mem.index is None
+
+
 def _only_stack(instruction: Instruction) -> bool:
     """Whether its memory is where RSP is, which every state has room for."""
     accesses = [access.operand for access in instruction.effects.memory]
@@ -302,15 +313,18 @@ def undefined_after(instructions: Sequence[Instruction]) -> int | None:
     return undefined
 
 
-def compare(prepared: Prepared, oracle: NativeOracle) -> Difference | None:
+def compare(prepared: Prepared, oracle: NativeOracle) -> Difference | Rejected | None:
     """The first difference between the original and the lifted code, if there is one."""
     placed = case_states(prepared.case)
-    assert not isinstance(placed, str), placed
+    if isinstance(placed, str):
+        return Rejected(prepared.case, placed, False)
     batch = placed[1]
     count = len(batch.gregs)
     both = Batch(*(np.concatenate([part, part]) for part in (batch.gregs, batch.xsave, batch.memory)))
     both.rip[count:] = LIFTED_AT
     results = oracle.run_batch(prepared.content, both)
+    if (results.signal[:count] == signal.SIGILL).all():
+        return Rejected(prepared.case, "is no instruction of this processor", False)
     found = _first_difference(prepared, batch, _half(results, 0, count), _half(results, count, 2 * count))
     return None if found is None else Difference(prepared.case, prepared.text, found)
 
@@ -420,9 +434,7 @@ def defined_flags(prepared: Prepared, before: Batch) -> NDArray[np.uint64]:
 def _shift_flags(instruction: Instruction, before: Batch) -> NDArray[np.uint64]:
     """[n] flags that a shift or rotation leaves defined (SDM volume 2, SAL/SAR/SHL/SHR, SHLD, RCL/ROL)."""
     double = instruction.mnemonic in ("shld", "shrd")
-    target = instruction.operands[0]
-    assert not isinstance(target, Imm)
-    width = instruction.operands[0].width if isinstance(target, Mem) else getattr(target, "width", 0)
+    width = width_of(instruction.operands[0])
     operand = instruction.operands[-1] if len(instruction.operands) > (2 if double else 1) else None
     mask = np.uint64(63 if width == 64 else 31)
     if operand is None:
@@ -473,7 +485,3 @@ class Describer:
         state += [f"{names(f)[0]}={flags >> s & 1}" for f, s in FLAG_SHIFT.items() if self._flags & f]
         return f"{name} {values[0]}, lifted {values[1]} (from {' '.join(state)})"
 
-
-def branches(instruction: Instruction) -> bool:
-    """Whether the instruction may end a case."""
-    return instruction.flow in (Flow.JUMP, Flow.BRANCH)

@@ -1,0 +1,211 @@
+"""Lifted and verbatim instructions do what the processor does with the original bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from fuzz.assembler import assemble
+from fuzz.forms import lifted_forms, verbatim_forms
+from fuzz.instructions import Generator, Tally, check
+from fuzz.lifted import Case, Prepared, Rejected, decode_all, prepare
+from fuzz.native import NativeOracle
+from fuzz.rows import REGIONS, features
+from lifter.builder import Builder
+from lifter.flags import FlagSource
+from lifter.instruction import Handling, Imm, Instruction, Reg
+from lifter.registers import ARITHMETIC_FLAGS, CF, SF, ZF
+from lifter.x86.emit import EMITTERS, Emitter
+
+NEEDED = {"avx2", "bmi1", "bmi2", "adx", "abm", "movbe", "cx16"}
+
+pytestmark = pytest.mark.skipif(not features() >= NEEDED, reason="this processor lacks some of the instructions")
+
+STATES = 12
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    with NativeOracle(REGIONS, capacity=256) as opened:
+        yield opened
+
+
+def cases_of(texts: list[str], states: int = STATES, live: int = ARITHMETIC_FLAGS) -> list[Case]:
+    return [Case(code, live, seed, states=states) for seed, code in enumerate(assemble(texts))]
+
+
+def differences(oracle: NativeOracle, cases: list[Case]) -> tuple[list[str], Tally]:
+    tally = Tally()
+    return [str(found) for found in check(cases, oracle, tally)], tally
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_lifted_forms(oracle, part):
+    texts = lifted_forms()[part::4]
+    found, tally = differences(oracle, cases_of(texts))
+    assert found == []
+    assert not tally.rejected
+    assert tally.cases == len(texts)
+
+
+def test_forms_are_of_every_emitter_and_lifted():
+    prepared = [decode_all(code) for code in assemble(lifted_forms())]
+    seen = {instruction.mnemonic for instructions in prepared for instruction in instructions or ()}
+    assert set(EMITTERS) <= seen
+
+
+def test_verbatim_forms(oracle):
+    texts = verbatim_forms()
+    cases = cases_of(texts)
+    assert {handling for made in prepare(cases[::5]) if isinstance(made, Prepared) for handling in made.handlings} == {
+        Handling.VERBATIM
+    }
+    found, tally = differences(oracle, cases)
+    assert found == []
+    assert not tally.rejected
+
+
+@pytest.mark.parametrize("flags", [0, CF, ZF | SF])
+def test_flags_that_are_not_live_change_nothing_else(oracle, flags):
+    texts = [
+        "shl eax, cl",
+        "ror bl, cl",
+        "rcl rax, cl",
+        "adc rax, rbx",
+        "imul ax, bx",
+        "sub rsp, 64",
+        "shld eax, ebx, cl",
+    ]
+    found, tally = differences(oracle, cases_of(texts, live=flags))
+    assert found == []
+    assert tally.cases == len(texts)
+
+
+@pytest.mark.parametrize("where", ["end", "beyond", "read-only"])
+def test_faults_happen_as_in_the_original(oracle, where):
+    texts = ["mov eax, dword ptr [rdi]", "add qword ptr [rdi], rax", "mov word ptr [rdi], bx", "push qword ptr [rdi]"]
+    texts += ["pop qword ptr [rdi]", "sete byte ptr [rdi]", "movups xmm0, xmmword ptr [rdi]", "div dword ptr [rdi]"]
+    texts += ["lock xadd dword ptr [rdi], ebx", "movbe dword ptr [rdi], eax", "rol word ptr [rdi], cl"]
+    texts += ["cmovb eax, dword ptr [rdi]"]
+    cases = [Case(code, seed=seed, where=where, states=8) for seed, code in enumerate(assemble(texts))]
+    found, tally = differences(oracle, cases)
+    assert found == []
+    assert tally.cases == len(texts)
+
+
+def test_a_slice_of_the_campaign(oracle):
+    generator = Generator(1, states=16, share=0.03)
+    cases = [case for _, case in zip(range(120), generator.endless(), strict=False)]
+    found, tally = differences(oracle, cases)
+    assert found == []
+    assert tally.cases > 80
+
+
+def test_a_case_is_read_back_as_it_was_written():
+    case = Case(bytes.fromhex("01d8"), CF | ZF, 17, "end", 5)
+    assert Case.parse(str(case)) == case
+    assert Case.parse(str(Case(b"\x90", 0))) == Case(b"\x90", 0)
+
+
+def test_native_instructions_are_rejected_and_no_bug():
+    (found,) = prepare([Case(b"\x0f\x05")])
+    assert isinstance(found, Rejected)
+    assert not found.is_bug
+
+
+@contextmanager
+def broken(mnemonic: str, emitter: Callable[[Emitter, Builder, Instruction], None]) -> Iterator[None]:
+    original = EMITTERS[mnemonic]
+    EMITTERS[mnemonic] = lambda b, ins: emitter(original, b, ins)
+    try:
+        yield
+    finally:
+        EMITTERS[mnemonic] = original
+
+
+def wrong_flag(original: Emitter, b: Builder, ins: Instruction) -> None:
+    """The carry of an addition is taken from the sign of its result."""
+    original(b, ins)
+    b.set_flag(CF, b.flag(SF))
+
+
+def missed_zero_extension(original: Emitter, b: Builder, ins: Instruction) -> None:
+    """A 32-bit result leaves the upper half of the register."""
+    dst = ins.operands[0]
+    wide = isinstance(dst, Reg) and dst.width == 32
+    old = b.read_reg(dst.index, 64) if wide else ""
+    original(b, ins)
+    if wide:
+        kept = b.op("and", 64, old, "-4294967296")
+        b.write_reg(dst.index, 64, b.op("or", 64, kept, b.read_reg(dst.index, 64)))
+
+
+def swapped_operands(original: Emitter, b: Builder, ins: Instruction) -> None:
+    """The second operand minus the first."""
+    dst, src = ins.operands
+    if not (isinstance(dst, Reg) and isinstance(src, Reg)):
+        original(b, ins)
+        return
+    left, right = b.read(src), b.read(dst)
+    result = b.op("sub", dst.width, left, right)
+    b.write(dst, result)
+    b.set_flags(FlagSource("sub", dst.width, left, right, result))
+
+
+def wrong_width(original: Emitter, b: Builder, ins: Instruction) -> None:
+    """A sign extension from 16 bits extends 8."""
+    dst, src = ins.operands
+    if not (isinstance(src, Reg) and src.width == 16):
+        original(b, ins)
+        return
+    assert isinstance(dst, Reg)
+    b.write(dst, b.sext(b.read_reg(src.index, 8), 8, dst.width))
+
+
+def missed_store(original: Emitter, b: Builder, ins: Instruction) -> None:
+    """The result of an operation on memory is dropped."""
+    start = len(b.lines)
+    original(b, ins)
+    b.lines[start:] = [line for line in b.lines[start:] if not line.startswith("  store volatile")]
+
+
+def count_not_masked(original: Emitter, b: Builder, ins: Instruction) -> None:
+    """An immediate count of the operand's width or more shifts everything out."""
+    dst, *counts = ins.operands
+    count = counts[0] if counts else None
+    if isinstance(count, Imm) and isinstance(dst, Reg) and count.value >= 32:
+        b.write(dst, "0")
+        b.set_flags(FlagSource("logic", dst.width, "", "", "0"))
+        return
+    original(b, ins)
+
+
+def other_condition(original: Emitter, b: Builder, ins: Instruction) -> None:
+    """Unsigned 'below' where signed 'less' is meant."""
+    (dst,) = ins.operands
+    b.write(dst, b.zext(b.condition("b"), 1, 8))
+
+
+MUTATIONS = {
+    "add": wrong_flag,
+    "xor": missed_zero_extension,
+    "sub": swapped_operands,
+    "movsx": wrong_width,
+    "or": missed_store,
+    "shl": count_not_masked,
+    "setl": other_condition,
+}
+
+
+@pytest.mark.parametrize("mnemonic", MUTATIONS)
+def test_a_broken_emitter_is_found_by_the_forms(oracle, mnemonic):
+    texts = [text for text in lifted_forms() if text.split()[0] == mnemonic or f"; {mnemonic} " in text]
+    if mnemonic == "setl":
+        # Alone they would read a flag that their row does not name, which shows without running anything.
+        texts = [text for text in texts if text.startswith("cmp")]
+    cases = cases_of(texts, states=8)
+    with broken(mnemonic, MUTATIONS[mnemonic]):
+        found, _ = differences(oracle, cases)
+    assert found
