@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -12,9 +13,10 @@ import numpy.typing as npt
 
 from jit import event_log
 from jit.emulate import FLAGS_WORD, PC_WORD, SNAPSHOT, SPENT, TOP_WORD, VECTOR_WORD, X87_WORD, Exit, ExitKind, Run
-from jit.emulated_memory import STACK, STACK_SIZE
 from lifter.registers import DF, FLAG_SHIFT, GPR_NAMES, RSP, gpr
 
+_FRAMES: Final = 1 << 22
+"""How far below the program's stack the frames of regions can be."""
 _STATELESS: Final = frozenset((ExitKind.FAULT, ExitKind.TRAP, ExitKind.BUDGET))
 """Exits inside a region, where the program's registers are wherever the compiler put them."""
 
@@ -115,37 +117,35 @@ def _compare_writes(
     )
     if equal.all() and (partial or len(writes) == len(found)):
         return None
-    return _merge(writes, found, any_value, _ceilings(expected, final_stack, red_zone), partial)
+    return _merge(writes, found, any_value, _stacks(expected, final_stack), red_zone, partial)
 
 
-def _ceilings(expected: npt.NDArray[np.void], final_stack: int, red_zone: int) -> list[int]:
-    """Below which address memory is dead between each write of the original and the one before it (and after the last).
-
-    The highest RSP in between, less the red zone: region code runs somewhere in between, with its frame below that.
-    """
-    stack = np.append(expected["stack"], np.uint64(final_stack))
-    numbers = np.flatnonzero(expected["kind"] == event_log.WRITE)
-    starts = np.concatenate(([0], numbers))
-    highest = np.maximum.reduceat(stack, starts)
-    ends = stack[np.append(numbers, len(stack) - 1)]
-    return [max(a, b) - red_zone for a, b in zip(highest.tolist(), ends.tolist(), strict=True)]
+def _stacks(expected: npt.NDArray[np.void], final_stack: int) -> list[list[int]]:
+    """RSP in its different values between each write of the original and the one before it, and after the last."""
+    stack = [*expected["stack"].tolist(), final_stack]
+    numbers = np.flatnonzero(expected["kind"] == event_log.WRITE).tolist()
+    return [sorted(set(stack[start : end + 1])) for start, end in pairwise((0, *numbers, len(stack) - 1))]
 
 
 def _merge(
     writes: npt.NDArray[np.void],
     found: npt.NDArray[np.void],
     any_value: npt.NDArray[np.bool_],
-    ceilings: list[int],
+    stacks: list[list[int]],
+    red_zone: int,
     partial: bool,
 ) -> tuple[int, int] | None:
-    """As `_compare_writes`, skipping what regions write to dead stack memory: their own frames."""
+    """As `_compare_writes`, skipping what regions write to dead stack memory: their own frames.
+
+    Region code runs somewhere between two writes, with its frame below the red zone of then.
+    """
     left = _as_tuples(writes)
     right = _as_tuples(found)
     at = 0
     for number, (place, size, value) in enumerate(right):
         if at < len(left) and (place, size) == left[at][:2] and (value == left[at][2] or any_value[at]):
             at += 1
-        elif not (STACK <= place < STACK + STACK_SIZE and place + size <= ceilings[at]):
+        elif not any(stack - red_zone - _FRAMES <= place <= stack - red_zone - size for stack in stacks[at]):
             if partial and at == len(left):
                 return None
             return at, number

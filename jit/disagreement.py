@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -10,20 +11,21 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from codecache.types import Overlay
+from codecache.types import Overlay, Patch
 from jit import event_log
-from jit.abi_history import AbiHistory
 from jit.compare import Difference, Rules, compare
 from jit.emulate import CODE_BYTES, Machine, Run, Tracer
 from jit.emulated_memory import STACK, STACK_SIZE, EmulatedMemory
 from jit.random_state import State
+from jit.watched import ImageLiveness
 from lifter.decode import decode
-from lifter.image.types import Image
-from lifter.instruction import Instruction, Reg
+from lifter.instruction import Flow, Instruction, Reg, Undecodable
 from lifter.registers import ARITHMETIC_FLAGS, GPRS, R12, R13, R14, R15, RBP, RBX
+from lifter.summaries import ARGUMENTS, CLOBBERED
 
 _LINES: Final = 16
 """Instructions shown of each side."""
+_COMPUTED: Final = (Flow.JUMP_INDIRECT, Flow.CALL_INDIRECT, Flow.RETURN)
 _CALLEE_SAVED: Final = frozenset((RBX, RBP, R12, R13, R14, R15))
 
 
@@ -35,14 +37,32 @@ class Listing:
     instrumented: tuple[str, ...]
 
 
+class _Patches:
+    """Where the overlay overwrites code, as loaded."""
+
+    def __init__(self, patches: Sequence[Patch], base: int) -> None:
+        self._starts = [patch.address + base for patch in patches]
+        self._ends = [patch.address + base + len(patch.after) for patch in patches]
+
+    def touched(self, start: int, end: int) -> bool:
+        """Whether [start, end) has overwritten bytes."""
+        number = bisect_right(self._ends, start)
+        return number < len(self._starts) and self._starts[number] < end
+
+    def starts_at(self, address: int) -> bool:
+        """Whether a patch begins there."""
+        number = bisect_right(self._ends, address)
+        return number < len(self._starts) and self._starts[number] == address
+
+
 class SecondLook:
     """Slow machines to look at single runs again; made when first needed, and kept."""
 
-    def __init__(self, image: Image, memory: EmulatedMemory, overlay: Overlay, red_zone: int) -> None:
-        self._image = image
+    def __init__(self, memory: EmulatedMemory, overlay: Overlay, red_zone: int) -> None:
         self._memory = memory
         self._overlay = overlay
         self._red_zone = red_zone
+        self._patches = _Patches(overlay.patches, memory.base)
 
     @cached_property
     def _tracer(self) -> Tracer:
@@ -76,24 +96,29 @@ class SecondLook:
             [store for store, owner in zip(stores, owners, strict=True) if self._is_save(trace[owner][1])], np.intp
         )
 
-    def lost(self, entry: int, state: State, original: Run) -> list[int]:
-        """Registers and flags that the ABI leaves undefined at each exit of the original, as masks."""
-        history = AbiHistory(self._same_function)
-        lost: list[int] = []
+    def lost(self, entry: int, state: State, original: Run, liveness: ImageLiveness) -> list[int]:
+        """Registers and flags that nobody counts on any more at each exit of the original, as masks.
+
+        They were dead at the end of some block and were not written since: a region may have left other garbage in
+        them than the original, which shows where the garbage is handed on, say as the unused sixth argument of a call.
+        """
+        lost, dead = 0, 0
+        result: list[int] = []
         for _, address in self._tracer.instructions(entry, state, CODE_BYTES):
             if self._memory.stub_at(address) is not None:
-                lost.append(history.lost)
-                history.outside()
+                result.append(lost)
+                lost &= ~CLOBBERED
+                dead = 0
                 continue
+            lost |= dead
             instruction = decode(self._tracer.machine.code_at(address, 15))
             if isinstance(instruction, Instruction):
-                history.step(address - self._memory.base, instruction)
-        lost += [history.lost] * (len(original.exits) - len(lost))
-        return lost[: len(original.exits)]
-
-    def _same_function(self, first: int, second: int) -> bool:
-        function = self._image.function_at(first)
-        return function is not None and function == self._image.function_at(second)
+                lost &= ~instruction.effects.kills
+                dead = liveness.dead_at(address - self._memory.base)
+                if instruction.flow is not Flow.RETURN:
+                    dead &= ~ARGUMENTS
+        result += [lost] * (len(original.exits) - len(result))
+        return result[: len(original.exits)]
 
     def _is_save(self, address: int) -> bool:
         instruction = decode(self._tracer.machine.code_at(address, 15))
@@ -108,6 +133,8 @@ class SecondLook:
             return "result depends on memory below the stack pointer"
         if self._reads_patched_code(entry, state, difference):
             return "result depends on code bytes that are overwritten"
+        if self._jumps_into_patch(entry, state, difference):
+            return "a computed jump into overwritten code"
         return ""
 
     def _depends_on_dead_stack(self, entry: int, state: State, original: Run, difference: Difference) -> bool:
@@ -123,15 +150,25 @@ class SecondLook:
 
     def _reads_patched_code(self, entry: int, state: State, difference: Difference) -> bool:
         """Whether the original reads bytes on which trampolines stand, as only random pointers make it do."""
-        base = self._memory.base
-        starts = [patch.address + base for patch in self._overlay.patches]
-        ends = [patch.address + base + len(patch.after) for patch in self._overlay.patches]
-        for records, address, size in self._tracer.reads(entry, state, CODE_BYTES):
+        return any(
+            self._patches.touched(address, address + size)
+            for records, address, size in self._tracer.reads(entry, state, CODE_BYTES)
+            if records <= difference.original
+        )
+
+    def _jumps_into_patch(self, entry: int, state: State, difference: Difference) -> bool:
+        """Whether the original goes to the middle of overwritten bytes by a computed jump.
+
+        Random data makes it do so; that the program never does is what the control-flow graph has to prove.
+        """
+        before: Instruction | Undecodable | None = None
+        for records, address in self._tracer.instructions(entry, state, CODE_BYTES):
             if records > difference.original:
-                break
-            number = bisect_right(ends, address)
-            if number < len(starts) and starts[number] < address + size:
+                return False
+            computed = isinstance(before, Instruction) and before.flow in _COMPUTED
+            if computed and self._patches.touched(address, address + 1) and not self._patches.starts_at(address):
                 return True
+            before = decode(self._tracer.machine.code_at(address, 15))
         return False
 
     def listing(self, entry: int, state: State, difference: Difference) -> Listing:

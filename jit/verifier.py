@@ -14,7 +14,7 @@ from jit.compare import Difference, Rules, compare
 from jit.counter_check import CounterCheck, count_visits
 from jit.disagreement import Listing, SecondLook
 from jit.emulate import BESIDE, BLOCKS, CODE_BYTES, INVALID, PC_WORD, ExitKind, Machine, Run
-from jit.emulated_memory import STACK, STUBS, EmulatedMemory, World, lay_out
+from jit.emulated_memory import ARENA_SIZE, ARENAS, PAGE, STACK, STACK_SIZE, STUBS, EmulatedMemory, World, lay_out
 from jit.emulation_limits import StretchTable, is_trap
 from jit.event_log import KEY_SHIFT
 from jit.random_state import State, random_state
@@ -28,6 +28,8 @@ _MORE_CODE: Final = 16
 """How many times more code than the original the instrumented one may execute, plus `CODE_BYTES`."""
 _SOME_CODE: Final = 3
 """The same, where the original itself ran until its budget was spent: only what both did is compared."""
+_ROOM: Final = 4 * PAGE
+"""Below a stack pointer, in bytes: for the frames of regions."""
 _LEFT_TO_OTHERS: Final = (ExitKind.CALL, ExitKind.JUMP)
 _NOT_EMULATED: Final = "not emulated: "
 
@@ -94,7 +96,7 @@ class _Bench:
     def __init__(self, image: Image, built: Built, seed: int, liveness: ImageLiveness | None, world: World) -> None:
         overlay = built.overlay
         self._overlay = overlay
-        self._strict = liveness is None
+        self._liveness = liveness
         reserved = [
             (overlay.code_address, overlay.code_address + len(overlay.code)),
             (overlay.data_address, overlay.data_address + len(overlay.data)),
@@ -106,7 +108,7 @@ class _Bench:
         self._other_stretches = StretchTable(self._instrumented.code_at)
         start = overlay.data_address + self.memory.base
         self._rules = Rules((start, start + len(overlay.data)), 0 if image.is_go else 128)
-        self._second_look = SecondLook(image, self.memory, overlay, self._rules.red_zone)
+        self._second_look = SecondLook(self.memory, overlay, self._rules.red_zone)
         self._watched = Watched(image, self.memory.base, liveness, self._stretches)
         self._counters = CounterCheck(built.tracepoints, self.memory.base)
 
@@ -115,7 +117,7 @@ class _Bench:
         run = self._original.run(entry, state)
         executed = int(run.records["size"][run.records["kind"] == event_log.BLOCK].sum())
         endless = run.exits[-1].kind is ExitKind.BUDGET
-        original = _within_frame(_believed(run, self._stretches, self._original), state.registers[RSP] + 8)
+        original = _on_stack(_believed(run, self._stretches, self._original), state.registers[RSP] + 8)
         limit = executed * (_SOME_CODE if endless else _MORE_CODE) + CODE_BYTES * (not endless)
         run = self._instrumented.run(entry, state, limit, 8 * BLOCKS)
         instrumented = _believed(run, self._other_stretches, self._instrumented)
@@ -124,9 +126,9 @@ class _Bench:
         reached = self._reached(original, graph)
         watched = [self._watched.at(original, left) for left in original.exits]
         difference = compare(original, instrumented, self._rules, watched)
-        if difference is not None and not self._strict:
+        if difference is not None and self._liveness is not None:
             saves = self._second_look.saves(entry, state, original)
-            lost = self._second_look.lost(entry, state, original)
+            lost = self._second_look.lost(entry, state, original, self._liveness)
             watched = [mask & ~gone for mask, gone in zip(watched, lost, strict=True)]
             difference = compare(original, instrumented, self._rules, watched, saves)
         counted = difference is None and last.kind is ExitKind.RETURN
@@ -181,6 +183,8 @@ def _believed(run: Run, stretches: StretchTable, machine: Machine) -> Run:
         if is_trap(machine.code_at(pc, 15)):
             return run
         reason = "an instruction that unicorn does not know"
+    elif last.kind is ExitKind.JUMP and machine.memory.is_closed(pc := int(last.registers[PC_WORD]), pc + 1):
+        position, reason = last.position, "a jump beside the image, where the overlay is"
     elif (last.kind, last.target) == (ExitKind.FAULT, BESIDE):
         position, reason = int(np.flatnonzero(blocks)[-1]), "an access beside the image, where the overlay is"
     else:
@@ -188,16 +192,28 @@ def _believed(run: Run, stretches: StretchTable, machine: Machine) -> Run:
     return _cut(run, position, reason)
 
 
-def _within_frame(run: Run, top: int) -> Run:
-    """`run` as long as it pops nothing that its caller pushed, as the cold part of a function does on its own."""
+def _on_stack(run: Run, top: int) -> Run:
+    """`run` as long as its stack is one.
+
+    A part of a function that runs on its own (the cold part of another, say) pops what it never pushed; random data as
+    stack pointer leads to where there is no room below it.
+    """
     records = run.records
-    outside = (records["kind"] == event_log.BLOCK) & (records["stack"] > top)
-    outside &= (records["place"] < STUBS) | (records["place"] >= STACK)
-    ends = [len(records) + 1, *np.flatnonzero(outside)[:1].tolist()]
-    ends += [left.position for left in run.exits if left.kind in _LEFT_TO_OTHERS and left.registers[RSP] > top]
-    if len(ends) == 1:
-        return run
-    return _cut(run, min(ends), "a part of a function that pops what another part pushed")
+    stack = records["stack"]
+    sound = (stack >= STACK) & (stack < STACK + STACK_SIZE)
+    popped = sound & (stack > top) & (records["kind"] == event_log.BLOCK)
+    popped &= (records["place"] < STUBS) | (records["place"] >= STACK)
+    sound |= (stack >= ARENAS + _ROOM) & (stack < ARENAS + ARENA_SIZE)
+    ends = {"a part of a function that pops what another part pushed": np.flatnonzero(popped)[:1].tolist()}
+    ends["a stack pointer that random data made"] = np.flatnonzero(~sound)[:1].tolist()
+    for left in run.exits:
+        pointer = int(left.registers[RSP])
+        if left.kind in _LEFT_TO_OTHERS and top < pointer < STACK + STACK_SIZE:
+            ends["a part of a function that pops what another part pushed"].append(left.position)
+        elif not (STACK <= pointer < STACK + STACK_SIZE or ARENAS + _ROOM <= pointer < ARENAS + ARENA_SIZE):
+            ends["a stack pointer that random data made"].append(max(0, left.position - 1))
+    found = [(min(positions), reason) for reason, positions in ends.items() if positions]
+    return _cut(run, *min(found)) if found else run
 
 
 def _cut(run: Run, position: int, reason: str) -> Run:

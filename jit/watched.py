@@ -33,6 +33,7 @@ from lifter.registers import (
     RSP,
     gpr,
 )
+from lifter.summaries import TRACKED
 
 _FLAG_HISTORY: Final = 64
 """Stretches of code before an exit that are searched for who defined the flags."""
@@ -53,6 +54,7 @@ class ImageLiveness:
             for address, block in graph.blocks.items():
                 self._blocks.setdefault(address, (graph, block))
         self._starts = sorted(self._blocks)
+        self._dead: dict[int, int] = {}
 
     def block_at(self, address: int) -> tuple[FunctionGraph, Block] | None:
         """The block that holds `address`, with its function."""
@@ -61,6 +63,16 @@ class ImageLiveness:
             return None
         graph, block = self._blocks[self._starts[number]]
         return (graph, block) if address < block.end else None
+
+    def dead_at(self, address: int) -> int:
+        """What is dead before the instruction at `address` if it ends a block; 0 anywhere else."""
+        found = self._dead.get(address)
+        if found is None:
+            found, block = 0, self.block_at(address)
+            if block is not None and block[1].last_address == address:
+                found = TRACKED & ~self.before_end(*block)
+            self._dead[address] = found
+        return found
 
     def before_end(self, graph: FunctionGraph, block: Block) -> int:
         """What is live before the last instruction of `block`."""

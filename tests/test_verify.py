@@ -64,8 +64,13 @@ callee:
     mov r8d, 4
 callee_end:
     ret
+pointee:
+    mov esi, 3
+    mov r8d, 4
+pointee_end:
+    ret
 pointed:
-    lea r10, [rip + callee]
+    lea r10, [rip + pointee]
     call r10
     mov edi, 1
     nop
@@ -81,6 +86,11 @@ part:
     pop rbx
     pop rbp
     ret
+switch:
+    mov [rdi], rsp
+    mov rsp, rsi
+    pop rax
+    jmp rax
 flags:
     cmp rdi, rsi
     mov r8d, 0
@@ -147,10 +157,12 @@ def build(tmp_path: Path) -> Iterator[Build]:
             section = elf.get_section_by_name(".overlay")
             cache = section.data() if section else b""
             symbols = {s.name: s["st_value"] for s in elf.get_section_by_name(".symtab").iter_symbols()}
-        names = (
-            "store loop fill framed inner keeper callee pointed direct part flags uninitialised avx divide outward end"
+        names = "store loop fill framed inner keeper callee pointee pointed direct part switch"
+        names += " flags uninitialised avx divide outward end"
+        functions = tuple(
+            Function(symbols[a], symbols[b] - symbols[a], a, a, address_taken=a == "pointee")
+            for a, b in pairwise(names.split())
         )
-        functions = tuple(Function(symbols[a], symbols[b] - symbols[a], a, a) for a, b in pairwise(names.split()))
         image = Image(
             path=linked, content=b"", kind=Kind.FIXED, is_static=True, is_go=False, entry=0, build_id="", soname="",
             segments=(
@@ -243,9 +255,10 @@ def test_a_dead_callee_saved_register_may_be_saved_with_any_value(build: Build) 
 
 
 def test_what_the_abi_loses_may_differ_where_it_is_handed_on(build: Build) -> None:
-    """`pointed` calls through a pointer a function that sets rsi, and r8 is its own."""
+    """`pointee` is only called through a pointer: rsi and r8 are lost when it returns; not so in `callee`."""
+    code = f"mov esi, 4; mov r8d, 5; jmp {TEXT:#x}+pointee_end-store"
+    assert not build(code, "pointee").verify("pointed").cases
     code = f"mov esi, 4; mov r8d, 5; jmp {TEXT:#x}+callee_end-store"
-    assert not build(code, "callee").verify("pointed").cases
     assert "registers differ" in only_case(build(code, "callee").verify("direct")).what
     code = f"xor edi, edi; xor r8d, r8d; jmp {TEXT:#x}+pointed_end-store"
     assert "rdi:" in only_case(build(code, "pointed", offset=10).verify("pointed")).what
@@ -257,6 +270,16 @@ def test_parts_of_functions_are_compared_as_far_as_their_own_frame_goes(build: B
     assert not report.cases
     assert report.functions[0].unchecked["a part of a function that pops what another part pushed (runs)"] > 20
     assert "memory write" in only_case(build("mov [rdi], eax; pop rbx; pop rbp; ret", "part").verify("part")).what
+
+
+def test_another_stack_is_compared_if_it_can_be_one(build: Build) -> None:
+    """The region keeps its frame below the new stack pointer, which may be a small number."""
+    code = "mov [rsp-0x90], rsi; mov [rdi], rsp; mov rsp, rsi; mov [rsp-0x90], rdi; pop rax; jmp rax"
+    report = build(code, "switch").verify("switch")
+    assert not report.cases
+    assert 0 < report.functions[0].unchecked["a stack pointer that random data made (runs)"] < 30
+    code = "mov [rdi], rsp; mov rsp, rsi; mov [rsp-0x70], rdi; pop rax; jmp rax"
+    assert "memory write" in only_case(build(code, "switch").verify("switch")).what
 
 
 def test_registers_are_compared_where_control_goes_outside(build: Build) -> None:
