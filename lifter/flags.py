@@ -106,7 +106,8 @@ def compute_condition(b: Builder, condition: str) -> str:
     if len(sources) == 1:
         (source,) = sources
         if not any(flag in source.thunks for flag in (CF, ZF, SF, OF, PF) if flag & needed):
-            if source.kind == "sub" and condition in _COMPARISONS:
+            # With a borrow (sbb) it is no comparison of the two.
+            if source.kind == "sub" and not source.thunks and condition in _COMPARISONS:
                 return b.icmp(_COMPARISONS[condition], source.width, source.left, source.right)
             if source.kind == "logic" and condition in _AGAINST_ZERO:
                 return b.icmp(_AGAINST_ZERO[condition], source.width, source.result, "0")
