@@ -11,19 +11,15 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from codecache.module import initialise
-from lifter.errors import ProbeloomError
 
 _TRIPLE: Final = "x86_64-unknown-linux-gnu"
-
-
-class AssemblyError(ProbeloomError):
-    """A text that is no instruction."""
 
 
 def assemble(texts: Sequence[str]) -> list[bytes]:
     """The code of each text (instructions separated by `;`), all in one go.
 
-    A text in hexadecimal digits is taken as the bytes themselves. Raises `AssemblyError`.
+    A text in hexadecimal digits is taken as the bytes themselves. Where a text is no instruction, LLVM says so on
+    standard error and ends the process: this is for texts of our own.
     """
     initialise()
     lines = [".intel_syntax noprefix"]
@@ -32,11 +28,7 @@ def assemble(texts: Sequence[str]) -> list[bytes]:
     lines.append(f"at{len(texts)}:")
     source = "\n".join(f'module asm "{line}"' for part in lines for line in part.split("\n"))
     machine = llvm.Target.from_triple(_TRIPLE).create_target_machine(features="+avx2,+bmi,+bmi2,+adx,+lzcnt,+movbe")
-    try:
-        content = machine.emit_object(llvm.parse_assembly(source))
-    except RuntimeError as error:
-        raise AssemblyError(f"cannot assemble: {' '.join(str(error).split())}") from error
-    found = ELFFile(BytesIO(content))
+    found = ELFFile(BytesIO(machine.emit_object(llvm.parse_assembly(source))))
     symbols, section = found.get_section_by_name(".symtab"), found.get_section_by_name(".text")
     assert isinstance(symbols, SymbolTableSection) and section is not None
     places = {symbol.name: symbol["st_value"] for symbol in symbols.iter_symbols()}

@@ -156,7 +156,7 @@ def _moves() -> Iterator[str]:
 def _conditional() -> Iterator[str]:
     """Conditions alone, and after what they fuse with."""
     setters = ("cmp eax, ebx", "cmp al, 5", "test rax, rax", "test al, bl", "sub eax, ebx", "add eax, ebx", "dec r9d",
-               "neg rax", "shl eax, 1", "and ax, bx", "sbb rax, rbx")  # fmt: skip
+               "neg rax", "shl eax, 1", "and ax, bx", "sbb rax, rbx", "sbb al, bl")  # fmt: skip
     for number, condition in enumerate(_CONDITIONS):
         yield from (f"set{condition} al", f"set{condition} dh", f"set{condition} byte ptr [rdi]")
         yield from (f"cmov{condition} eax, ebx", f"cmov{condition} rax, qword ptr [rdi]", f"cmov{condition} ax, r9w")

@@ -30,7 +30,7 @@ from ir.regions import Region
 from jit.engine import stub
 from lifter.decode import decode
 from lifter.graph import Block
-from lifter.instruction import Handling, Imm, Instruction
+from lifter.instruction import Handling, Imm, Instruction, Reg
 from lifter.registers import (
     AF,
     ARITHMETIC_FLAGS,
@@ -163,13 +163,13 @@ def lift(instructions: Sequence[Instruction], live: int) -> tuple[LiftedBlock, L
     return lifted, lower(region, {}, lambda _: GPRS | live, LoweringOptions(), firm=True)
 
 
-def prepare(cases: Sequence[Case]) -> list[Prepared | Rejected]:
-    """Lift and compile cases, all in one batch."""
+def prepare(cases: Sequence[Case], placing: bool = True) -> list[Prepared | Rejected]:
+    """Lift and compile cases, all in one batch. Without `placing` their displacements stay as they are."""
     results: dict[int, Prepared | Rejected] = {}
     waiting: list[tuple[int, Case, tuple[Instruction, ...], LiftedBlock, LoweredRegion]] = []
     for index, case in enumerate(cases):
         instructions = decode_all(case.code)
-        if instructions is not None and _placed_by_displacement(instructions[0]):
+        if placing and instructions is not None and _placed_by_displacement(instructions[0]):
             placed = case_states(case)
             if isinstance(placed, str):
                 results[index] = Rejected(case, placed, False)
@@ -284,6 +284,11 @@ def _with_room(instructions: Sequence[Instruction], batch: Batch) -> Batch:
             mem = access.operand
             if mem.base == RSP and mem.disp < -RED_ZONE and instruction.mnemonic not in ("push", "pop"):
                 good[:] = False
+            index = instruction.operands[-1] if instruction.operands else None
+            if mem.base == RSP and instruction.mnemonic.startswith("bt") and isinstance(index, Reg):
+                # A bit string that begins in the red zone may reach below it.
+                sign = np.uint64(1 << (index.width - 1))
+                good &= batch.gprs[:, index.index] & sign == 0
     return Batch(batch.gregs[good], batch.xsave[good], batch.memory[good])
 
 
@@ -318,15 +323,20 @@ def compare(prepared: Prepared, oracle: NativeOracle) -> Difference | Rejected |
     placed = case_states(prepared.case)
     if isinstance(placed, str):
         return Rejected(prepared.case, placed, False)
-    batch = placed[1]
+    results = run_both(prepared, placed[1], oracle)
+    if (results[0].signal == signal.SIGILL).all():
+        return Rejected(prepared.case, "is no instruction of this processor", False)
+    found = first_difference(prepared, placed[1], *results)
+    return None if found is None else Difference(prepared.case, prepared.text, found)
+
+
+def run_both(prepared: Prepared, batch: Batch, oracle: NativeOracle) -> tuple[Results, Results]:
+    """What the original and the lifted code make of the states."""
     count = len(batch.gregs)
     both = Batch(*(np.concatenate([part, part]) for part in (batch.gregs, batch.xsave, batch.memory)))
     both.rip[count:] = LIFTED_AT
     results = oracle.run_batch(prepared.content, both)
-    if (results.signal[:count] == signal.SIGILL).all():
-        return Rejected(prepared.case, "is no instruction of this processor", False)
-    found = _first_difference(prepared, batch, _half(results, 0, count), _half(results, count, 2 * count))
-    return None if found is None else Difference(prepared.case, prepared.text, found)
+    return _half(results, 0, count), _half(results, count, 2 * count)
 
 
 def _half(results: Results, start: int, stop: int) -> Results:
@@ -340,7 +350,8 @@ def _half(results: Results, start: int, stop: int) -> Results:
     )
 
 
-def _first_difference(prepared: Prepared, before: Batch, original: Results, lifted: Results) -> str | None:
+def first_difference(prepared: Prepared, before: Batch, original: Results, lifted: Results) -> str | None:
+    """How the outcomes differ in the first state in which they do."""
     ended = original.signal == signal.SIGTRAP
     state = Describer(prepared, before, original, lifted)
     signals = _one_fault(original.signal) != _one_fault(lifted.signal)
@@ -484,4 +495,3 @@ class Describer:
         flags = int(self._before.flags[row])
         state += [f"{names(f)[0]}={flags >> s & 1}" for f, s in FLAG_SHIFT.items() if self._flags & f]
         return f"{name} {values[0]}, lifted {values[1]} (from {' '.join(state)})"
-
