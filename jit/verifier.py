@@ -30,6 +30,8 @@ _SOME_CODE: Final = 3
 """The same, where the original itself ran until its budget was spent: only what both did is compared."""
 _ROOM: Final = 4 * PAGE
 """Below a stack pointer, in bytes: for the frames of regions."""
+_COUNTED: Final = (ExitKind.RETURN, ExitKind.CALL, ExitKind.JUMP, ExitKind.SYSCALL)
+"""Ends at which every region was left, so that its counters are up to date."""
 _LEFT_TO_OTHERS: Final = (ExitKind.CALL, ExitKind.JUMP)
 _NOT_EMULATED: Final = "not emulated: "
 
@@ -131,8 +133,7 @@ class _Bench:
             lost = self._second_look.lost(entry, state, original, self._liveness)
             watched = [mask & ~gone for mask, gone in zip(watched, lost, strict=True)]
             difference = compare(original, instrumented, self._rules, watched, saves)
-        counted = difference is None and last.kind is ExitKind.RETURN
-        counted = counted and instrumented.exits[-1].kind is ExitKind.RETURN
+        counted = difference is None and last.kind in _COUNTED and instrumented.exits[-1].kind in _COUNTED
         if counted:
             difference = self._compare_counters(original, instrumented)
         listing = None
