@@ -150,7 +150,7 @@ def _moves() -> Iterator[str]:
     for width in (16, 32, 64):
         first, _ = _REGISTERS[width][0]
         yield from (f"movbe {first}, {_SIZES[width]} [rdi]", f"movbe {_SIZES[width]} [rdi], {first}")
-    yield from ("nop", "nop dword ptr [rax + rax]", "endbr64", "endbr32")
+    yield from ("xlatb", "nop", "nop dword ptr [rax + rax]", "endbr64", "endbr32")
 
 
 def _conditional() -> Iterator[str]:
@@ -217,7 +217,7 @@ def verbatim_forms() -> list[str]:
     forms += ["lock bts dword ptr [rdi], 3", "lock inc byte ptr [rdi]", "cmpxchg8b qword ptr [rdi]", "std", "cld"]
     forms += ["cmpxchg16b xmmword ptr [rdi]", "crc32 eax, bl", "pdep rax, rbx, rcx", "pext eax, ebx, r9d"]
     forms += ["movd xmm0, eax", "movq rax, xmm1", "cvttsd2si rax, xmm0", "cvtsi2sd xmm0, rbx", "pmovmskb eax, xmm0"]
-    forms += ["shld ax, bx, 3", "shrd ax, bx, cl", "xlatb", "bzhi eax, ebx, r9d", "bextr rax, rbx, rcx"]
+    forms += ["shld ax, bx, 3", "shrd ax, bx, cl", "67d7", "64d7", "bzhi eax, ebx, r9d", "bextr rax, rbx, rcx"]
     for place in places:
         forms += [f"movups xmm1, xmmword ptr {place}", f"movups xmmword ptr {place}, xmm1"]
         forms += [f"addsd xmm0, qword ptr {place}", f"pshufd xmm2, xmmword ptr {place.replace('+ 16', '+ 20')}, 27"]

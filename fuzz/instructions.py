@@ -47,15 +47,20 @@ def _may_be_lifted(encoding: Encoding) -> bool:
     return encoding.map == 1 or encoding.opcode not in range(0xD8, 0xE0)
 
 
-def lifted_encodings(source: random.Random, share: float = 1.0) -> list[Encoding]:
-    """Encodings of instructions with lifted semantics that this processor can run, or a random share of them."""
+def lifted_encodings(source: random.Random, share: float = 1.0, match: str = "") -> list[Encoding]:
+    """Encodings of instructions with lifted semantics that this processor can run, or a random share of them.
+
+    Only of mnemonics that contain `match`.
+    """
     available = features()
     forms = []
     for encoding in filter(_may_be_lifted, all_encodings()):
         if source.random() >= share:
             continue
         instruction = find(encoding, source, attempts=2)
-        if instruction is not None and usable(instruction, available) and _is_lifted(instruction):
+        if instruction is None or match not in instruction.mnemonic:
+            continue
+        if usable(instruction, available) and _is_lifted(instruction):
             forms.append(encoding)
     return forms
 
@@ -91,7 +96,7 @@ class Generator:
         self._states = states
         self._match = match
         self._available = features()
-        self.lifted = lifted_encodings(self._source, share)
+        self.lifted = lifted_encodings(self._source, share, match)
         known = set(self.lifted)
         self._others = [encoding for encoding in all_encodings() if encoding not in known]
 
@@ -107,7 +112,9 @@ class Generator:
         while True:
             self._source.shuffle(self.lifted)
             self._source.shuffle(self._others)
-            pieces = [self.singles(list(self.lifted)), self.singles(list(self._others))]
+            pieces = [self.singles(list(self.lifted))]
+            if not (self._match and self.lifted):
+                pieces.append(self.singles(list(self._others)))
             if not self._match:
                 pieces += [self.pairs(len(self.lifted)), self.sequences(len(self.lifted))]
             # In turn, so that a short run sees something of each.
@@ -228,10 +235,10 @@ def check(cases: Sequence[Case], oracle: NativeOracle, tally: Tally) -> Iterator
 
 def campaign(seed: int, seconds: float, match: str, keep_going: bool) -> tuple[list[Difference], Tally]:
     """Check cases until the time is up, or a difference is found."""
-    deadline = time.monotonic() + seconds
     tally = Tally()
     found: list[Difference] = []
     cases = Generator(seed, match=match).endless()
+    deadline = time.monotonic() + seconds
     with NativeOracle(REGIONS) as oracle:
         while time.monotonic() < deadline and (keep_going or not found):
             found += check(list(islice(cases, BATCH)), oracle, tally)

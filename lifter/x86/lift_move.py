@@ -141,6 +141,17 @@ def movbe(b: Builder, ins: Instruction) -> None:
     b.write(dst, b.call_unary("bswap", dst.width, b.read(src)))
 
 
+@lifts("xlatb")
+def xlatb(b: Builder, ins: Instruction) -> None:
+    """XLATB: AL = the byte at RBX + AL. With a segment or 32-bit addresses it is carried verbatim."""
+    table = ins.effects.memory[0].operand
+    if table.segment or table.address_width != 64:
+        raise Unliftable("looks up a table in a segment or below 4 GiB")
+    index = b.zext(b.read_reg(RAX, 8), 8, 64)
+    pointer = b.emit(f"getelementptr i8, {b.pointer(table)}, i64 {index}")
+    b.write_reg(RAX, 8, b.load_at(f"ptr {pointer}", 8))
+
+
 @lifts("nop", "endbr64", "endbr32")
 def nop(b: Builder, ins: Instruction) -> None:
     """NOP of any length, ENDBR64: nothing."""

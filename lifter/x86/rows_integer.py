@@ -110,7 +110,7 @@ lifted("cwd", reads="ax", writes="dx")
 lifted("cdq", reads="eax", writes="edx")
 lifted("cqo", reads="rax", writes="rdx")
 # The byte at RBX + AL: no operand can say that, so its place counts as unknown.
-row("xlatb", reads="rax rbx", writes="al", memory="r:0[rbx]")
+lifted("xlatb", reads="rax rbx", writes="al", memory="r:0[rbx]")
 
 # Arithmetic and logic
 
