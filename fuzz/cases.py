@@ -3,9 +3,10 @@
     setb al | cf=1 rax=0xffff => rax=0xff01
 
 Left of the bar is the code, in Intel syntax (several instructions with `;`) or as hexadecimal bytes; then the state,
-and after the arrow everything that the code changes. `[data]` and `[stack+8]` are words of 64 bits in memory;
-`data` is also the initial rdi and `stack` the initial rsp; all else is 0. A line that begins with `!` is code that
-must stay native. `python -m fuzz.cases --bless FILES` writes the processor's answers behind the arrows.
+and after the arrow everything that the code changes, `rip` where it jumps (the code is at 0x10000000). `[data]` and
+`[stack+8]` are words of 64 bits in memory; `data` is also the initial rdi and `stack` the initial rsp; all else is 0. A
+line that begins with `!` is code that must stay native. `python -m fuzz.cases --bless FILES` writes the processor's
+answers behind the arrows.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 
 from fuzz.assembler import assemble
 from fuzz.lifted import Case, Prepared, decode_all, first_difference, lift, prepare, run_both, undefined_after
-from fuzz.native import DATA, STACK, NativeOracle
+from fuzz.native import CODE_ADDRESS, DATA, STACK, NativeOracle
 from fuzz.rows import REGIONS
 from fuzz.state import FIXED_FLAGS, Batch, Results, State, memory_places
 from lifter.errors import ProbeloomError
@@ -125,6 +126,9 @@ def outcome(prepared: Prepared, before: Batch, results: Results) -> str:
     undefined = undefined_after(prepared.instructions) or 0
     gprs = results.final.gprs[0]
     found = []
+    end = int(results.final.rip[0]) - 1
+    if end != CODE_ADDRESS + len(prepared.case.code):
+        found.append(f"rip={end:#x}")
     for index in bits(writes & 0xFFFF):
         value = int(gprs[index])
         found.append(f"{GPR_NAMES[index]}={_relative(value)}")
