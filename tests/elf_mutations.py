@@ -269,7 +269,10 @@ def _run_damaged(program: Path, directory: Path) -> Outcome | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return Outcome(done.returncode, done.stdout, done.stderr) if done.returncode >= 0 else None
+    if done.returncode < 0:
+        return None
+    name = str(program).encode()  # the dynamic linker names the program in its messages
+    return Outcome(done.returncode, done.stdout.replace(name, b"PROGRAM"), done.stderr.replace(name, b"PROGRAM"))
 
 
 @dataclass(frozen=True, slots=True)
