@@ -214,9 +214,9 @@ class Tally:
     rejected: Counter[str] = field(default_factory=Counter)
 
 
-def check(cases: Sequence[Case], oracle: NativeOracle, tally: Tally) -> Iterator[Difference]:
-    """Differences of cases, compiled together."""
-    for prepared in prepare(cases):
+def check(cases: Sequence[Case], oracle: NativeOracle, tally: Tally, passes: bool = False) -> Iterator[Difference]:
+    """Differences of cases, compiled together, with IR passes or without."""
+    for prepared in prepare(cases, passes=passes):
         found = prepared if isinstance(prepared, Rejected) else compare(prepared, oracle)
         if isinstance(found, Rejected):
             if found.is_bug:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
@@ -163,8 +163,10 @@ def lift(instructions: Sequence[Instruction], live: int) -> tuple[LiftedBlock, L
     return lifted, lower(region, {}, lambda _: GPRS | live, LoweringOptions(), firm=True)
 
 
-def prepare(cases: Sequence[Case], placing: bool = True) -> list[Prepared | Rejected]:
-    """Lift and compile cases, all in one batch. Without `placing` their displacements stay as they are."""
+def prepare(cases: Sequence[Case], placing: bool = True, passes: bool = False) -> list[Prepared | Rejected]:
+    """Lift and compile cases, all in one batch. Without `placing` their displacements stay as they are; with `passes`
+    they are compiled as regions with probes in Python are.
+    """
     results: dict[int, Prepared | Rejected] = {}
     waiting: list[tuple[int, Case, tuple[Instruction, ...], LiftedBlock, LoweredRegion]] = []
     for index, case in enumerate(cases):
@@ -188,7 +190,7 @@ def prepare(cases: Sequence[Case], placing: bool = True) -> list[Prepared | Reje
             results[index] = Rejected(case, lifted, False)
         else:
             waiting.append((index, case, instructions, *lifted))
-    compiled = compile_batch([lowered.source for *_, lowered in waiting])
+    compiled = compile_batch([replace(lowered.source, passes=passes) for *_, lowered in waiting])
     for (index, case, instructions, block, lowered), region in zip(waiting, compiled, strict=True):
         results[index] = _placed(case, instructions, block, lowered, region)
     return [results[index] for index in range(len(cases))]

@@ -103,6 +103,11 @@ def test_a_slice_of_the_campaign(oracle):
     assert tally.cases > 80
 
 
+def test_forms_compiled_as_with_probes(oracle):
+    texts = ["cmp rsp, rbx", "add rax, rsp", "push rsp", "mov dil, byte ptr [rdi]", *lifted_forms()[::25]]
+    assert [str(found) for found in check(cases_of(texts), oracle, Tally(), passes=True)] == []
+
+
 def test_a_case_is_read_back_as_it_was_written():
     case = Case(bytes.fromhex("01d8"), CF | ZF, 17, "end", 5)
     assert Case.parse(str(case)) == case
