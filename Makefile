@@ -29,11 +29,11 @@ $(BIN)/python:
 	  echo "python3-venv is missing: run apt-get install python3-venv, or set PYTHON to an interpreter that has it" >&2; exit 1; }
 
 $(VENV)/installed: pyproject.toml $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check .
+	$(BIN)/python -m pip install -qq --disable-pip-version-check .
 	@touch $@
 
 $(VENV)/installed-for-tests: pyproject.toml $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
 # A filter that every Debian has: the instrumented copy and the original turn the same input into the same output.
