@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 
@@ -56,6 +57,14 @@ class CounterCheck:
                 row = self._rows[head]
                 return f"block {head:#x} of {row.function} ran {expected[head]} times, its counter says {found}"
         return ""
+
+    def is_inside(self, address: int) -> bool:
+        """Whether `address`, as loaded, is in a counted block but not where it begins."""
+        number = bisect_right(self._heads, address - self._base) - 1
+        if number < 0:
+            return False
+        head = self._heads[number]
+        return head < address - self._base < head + self._rows[head].size
 
     def _heads_in(self, key: int) -> tuple[int, ...]:
         """Tracepoints in the stretch of a BLOCK record."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -19,7 +19,7 @@ from jit.emulated_memory import STACK, STACK_SIZE, EmulatedMemory
 from jit.random_state import State
 from jit.watched import ImageLiveness
 from lifter.decode import decode
-from lifter.instruction import Flow, Instruction, Reg, Undecodable
+from lifter.instruction import Flow, Instruction, Reg
 from lifter.registers import ARITHMETIC_FLAGS, GPRS, R12, R13, R14, R15, RBP, RBX
 from lifter.summaries import ARGUMENTS, CLOBBERED
 
@@ -49,10 +49,10 @@ class _Patches:
         number = bisect_right(self._ends, start)
         return number < len(self._starts) and self._starts[number] < end
 
-    def starts_at(self, address: int) -> bool:
-        """Whether a patch begins there."""
+    def covers(self, address: int) -> bool:
+        """Whether `address` is in overwritten bytes, but not the first of them."""
         number = bisect_right(self._ends, address)
-        return number < len(self._starts) and self._starts[number] == address
+        return number < len(self._starts) and self._starts[number] < address
 
 
 class SecondLook:
@@ -133,8 +133,16 @@ class SecondLook:
             return "result depends on memory below the stack pointer"
         if self._reads_patched_code(entry, state, difference):
             return "result depends on code bytes that are overwritten"
-        if self._jumps_into_patch(entry, state, difference):
+        if any(self._patches.covers(address) for address in self._computed_targets(entry, state, difference)):
             return "a computed jump into overwritten code"
+        return ""
+
+    def excuse_count(
+        self, entry: int, state: State, difference: Difference, inside_block: Callable[[int], bool]
+    ) -> str:
+        """Why a difference between a counter and the executions of its block is none, '' if it is one."""
+        if any(inside_block(address) for address in self._computed_targets(entry, state, difference)):
+            return "a computed jump to where no block begins"
         return ""
 
     def _depends_on_dead_stack(self, entry: int, state: State, original: Run, difference: Difference) -> bool:
@@ -156,20 +164,20 @@ class SecondLook:
             if records <= difference.original
         )
 
-    def _jumps_into_patch(self, entry: int, state: State, difference: Difference) -> bool:
-        """Whether the original goes to the middle of overwritten bytes by a computed jump.
+    def _computed_targets(self, entry: int, state: State, difference: Difference) -> Iterator[int]:
+        """Where computed jumps of the original go.
 
-        Random data makes it do so; that the program never does is what the control-flow graph has to prove.
+        Random data makes them go to the middle of blocks and instructions; that the program never does this is what
+        the control-flow graph has to prove.
         """
-        before: Instruction | Undecodable | None = None
+        computed = False
         for records, address in self._tracer.instructions(entry, state, CODE_BYTES):
             if records > difference.original:
-                return False
-            computed = isinstance(before, Instruction) and before.flow in _COMPUTED
-            if computed and self._patches.touched(address, address + 1) and not self._patches.starts_at(address):
-                return True
-            before = decode(self._tracer.machine.code_at(address, 15))
-        return False
+                return
+            if computed:
+                yield address
+            instruction = decode(self._tracer.machine.code_at(address, 15))
+            computed = isinstance(instruction, Instruction) and instruction.flow in _COMPUTED
 
     def listing(self, entry: int, state: State, difference: Difference) -> Listing:
         """The code that ran last on both sides."""

@@ -134,11 +134,14 @@ class _Bench:
             watched = [mask & ~gone for mask, gone in zip(watched, lost, strict=True)]
             difference = compare(original, instrumented, self._rules, watched, saves)
         counted = difference is None and last.kind in _COUNTED and instrumented.exits[-1].kind in _COUNTED
+        listing = None
         if counted:
             difference = self._compare_counters(original, instrumented)
-        listing = None
         if difference is not None:
             unchecked = self._second_look.excuse(entry, state, original, difference)
+            if counted and not unchecked:
+                inside = self._counters.is_inside
+                unchecked = self._second_look.excuse_count(entry, state, difference, inside)
             difference = None if unchecked else difference
         if difference is not None:
             listing = self._second_look.listing(entry, state, difference)

@@ -30,6 +30,7 @@ store:                        # two stores and a result
 store_end:
 loop:                         # a loop with a block of its own
     mov eax, 20
+loop_body:
 1:  dec eax
     jne 1b
 loop_end: ret
@@ -91,6 +92,11 @@ switch:
     mov rsp, rsi
     pop rax
     jmp rax
+into:
+    lea r10, [rip + loop_body + 2]
+    mov eax, 3
+    test eax, eax
+    jmp r10
 flags:
     cmp rdi, rsi
     mov r8d, 0
@@ -157,7 +163,7 @@ def build(tmp_path: Path) -> Iterator[Build]:
             section = elf.get_section_by_name(".overlay")
             cache = section.data() if section else b""
             symbols = {s.name: s["st_value"] for s in elf.get_section_by_name(".symtab").iter_symbols()}
-        names = "store loop fill framed inner keeper callee pointee pointed direct part switch"
+        names = "store loop fill framed inner keeper callee pointee pointed direct part switch into"
         names += " flags uninitialised avx divide outward end"
         functions = tuple(
             Function(symbols[a], symbols[b] - symbols[a], a, a, address_taken=a == "pointee")
@@ -319,6 +325,17 @@ def test_counters_that_count_every_block_pass(build: Build) -> None:
 )
 def test_wrong_counters_are_found(build: Build, code: tuple[str, ...]) -> None:
     assert "its counter says" in only_case(counting(build, *code)).what
+
+
+def test_a_computed_jump_into_a_block_is_not_its_execution(build: Build) -> None:
+    """`into` jumps to the second instruction of `loop`, which random data may do, but not the program."""
+    start = build().image.functions[1].address
+    points = (block(start + 5, (1, 1)),)
+    plain = build("", "", (replace(points[0], size=4),))
+    report = plain.verify("into")
+    assert not report.cases
+    assert report.functions[0].unchecked["a computed jump to where no block begins (runs)"] == 40
+    assert "its counter says" in only_case(build("", "", points).verify("loop")).what
 
 
 def test_a_repeated_string_instruction_counts_once(build: Build) -> None:
