@@ -104,6 +104,40 @@ def effective_liveness(image: Image, mode: LivenessMode) -> LivenessMode:
     return "strict" if image.is_go else mode
 
 
+def to_analyse(image: Image, selected: Mapping[int, Function], mode: LivenessMode) -> list[Function]:
+    """The functions that liveness is worked out for together, so that the selected ones (by address) are right."""
+    if mode == "strict":
+        functions = selected
+    elif _wants_whole_image(image, len(selected)):
+        functions = {function.address: function for function in image.functions}
+    else:
+        functions = {**_callers(image, selected.values()), **selected}
+    return [function for function in functions.values() if function.refusal is None]
+
+
+def _wants_whole_image(image: Image, selected: int) -> bool:
+    """Whether to analyse every function: callers' and callees' use of registers is then exact."""
+    return 4 * selected >= len(image.functions) or (sum(function.size for function in image.functions) <= _SMALL_IMAGE)
+
+
+def _callers(image: Image, selected: Iterable[Function]) -> dict[int, Function]:
+    """Functions that may call `selected` or run into them: what is live at a return, only they can say.
+
+    None where they are too many to be worth it; everything is then live at those returns.
+    """
+    branches = branch_targets(image)
+    found: dict[int, Function] = {}
+    for function in selected:
+        sites = branches.sites(function.address, function.end).site.tolist()
+        for site in (*sites, function.address - 1):
+            caller = image.function_at(site)
+            if caller is not None:
+                found[caller.address] = caller
+        if len(found) > _MOST_CALLERS:
+            return {}
+    return found
+
+
 def prepare(image: Image, specs: Sequence[Spec], options: Options, clock: Clock) -> Prepared:
     """Plan and lower the instrumentation of `image` that `specs` ask for.
 
@@ -162,36 +196,7 @@ class _Preparation:
 
     def _graphs(self, chosen: Mapping[Spec, Sequence[Function]]) -> dict[int, FunctionGraph]:
         selected = {function.address: function for functions in chosen.values() for function in functions}
-        if self.mode == "strict":
-            functions = selected
-        elif self._wants_whole_image(len(selected)):
-            functions = {function.address: function for function in self.image.functions}
-        else:
-            functions = {**self._callers(selected.values()), **selected}
-        return build_all(self.image, [f for f in functions.values() if f.refusal is None])
-
-    def _wants_whole_image(self, selected: int) -> bool:
-        """Whether to analyse every function: callers' and callees' use of registers is then exact."""
-        return 4 * selected >= len(self.image.functions) or (
-            sum(function.size for function in self.image.functions) <= _SMALL_IMAGE
-        )
-
-    def _callers(self, selected: Iterable[Function]) -> dict[int, Function]:
-        """Functions that may call `selected` or run into them: what is live at a return, only they can say.
-
-        None where they are too many to be worth it; everything is then live at those returns.
-        """
-        branches = branch_targets(self.image)
-        found: dict[int, Function] = {}
-        for function in selected:
-            sites = branches.sites(function.address, function.end).site.tolist()
-            for site in (*sites, function.address - 1):
-                caller = self.image.function_at(site)
-                if caller is not None:
-                    found[caller.address] = caller
-            if len(found) > _MOST_CALLERS:
-                return {}
-        return found
+        return build_all(self.image, to_analyse(self.image, selected, self.mode))
 
     def _attach(
         self, chosen: Mapping[Spec, Sequence[Function]], graphs: Mapping[int, FunctionGraph]

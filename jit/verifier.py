@@ -21,7 +21,7 @@ from jit.random_state import State, random_state
 from jit.tracepoints import Tracepoint
 from jit.watched import ImageLiveness, Watched
 from lifter.graph import FunctionGraph
-from lifter.image.types import Image
+from lifter.image.types import Function, Image
 from lifter.registers import RSP
 
 _MORE_CODE: Final = 16
@@ -73,7 +73,7 @@ class Verifier:
         self._image = image
         self._built = built
         self._seed = seed
-        self._liveness = None if strict else ImageLiveness(image)
+        self._liveness = None if strict else ImageLiveness(image, _instrumented(image, built))
         self._benches: dict[World, _Bench] = {}
         self._bench(World.FRESH)
 
@@ -90,6 +90,12 @@ class Verifier:
         if bench is None:
             bench = self._benches[world] = _Bench(self._image, self._built, self._seed, self._liveness, world)
         return bench
+
+
+def _instrumented(image: Image, built: Built) -> dict[int, Function]:
+    """The functions that have tracepoints, by address; all if nothing has."""
+    found = {function.address: function for t in built.tracepoints if (function := image.function_at(t.address))}
+    return found or {function.address: function for function in image.functions}
 
 
 class _Bench:

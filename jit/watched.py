@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from typing import Final
 
 from jit import event_log
 from jit.emulate import Exit, ExitKind, Run
 from jit.emulation_limits import StretchTable
 from jit.event_log import KEY_SHIFT
+from jit.prepare import to_analyse
 from lifter.cfg import build_all
 from lifter.graph import Block, FunctionGraph
-from lifter.image.types import Image
+from lifter.image.types import Function, Image
 from lifter.liveness import analyse
 from lifter.registers import (
     ARITHMETIC_FLAGS,
@@ -46,8 +48,9 @@ _SYSCALL: Final = sum(map(gpr, (RAX, RDI, RSI, RDX, R8, R9, R10)))
 class ImageLiveness:
     """What is live at the end of each block of an image, by the analysis that the engine uses, too."""
 
-    def __init__(self, image: Image) -> None:
-        graphs = build_all(image, [function for function in image.functions if function.refusal is None])
+    def __init__(self, image: Image, selected: Mapping[int, Function]) -> None:
+        """`selected` are the functions, by address, that are instrumented."""
+        graphs = build_all(image, to_analyse(image, selected, "abi"))
         self._liveness = analyse(image, graphs, "abi")
         self._blocks: dict[int, tuple[FunctionGraph, Block]] = {}
         for graph in graphs.values():
