@@ -30,9 +30,9 @@ class Difference:
     leg: int
     """How many calls of the outside were made before it."""
     original: int
-    """Number of the record in the original's log at which it happened."""
+    """Memory writes of the original before it."""
     instrumented: int
-    """The same in the other log."""
+    """Memory writes of the instrumented code before it, those of the instrumentation included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +68,31 @@ def compare(
         where = _compare_writes(expected, found[0], any_value, int(left.registers[RSP]), rules.red_zone, partial)
         if where is not None:
             what = _describe_writes(expected, found[0], *where)
-            index = start + _record_number(expected, where[0])
-            other_index = other_start + _nth(found[1], where[1], right.position - other_start)
-            return Difference(what, leg, index, other_index)
+            index = count_writes(original, start) + where[0]
+            other = other_start + _nth(found[1], where[1], right.position - other_start)
+            return Difference(what, leg, index, count_writes(instrumented, other))
         if right.kind is ExitKind.BUDGET and right.target == SPENT and left.kind is not ExitKind.BUDGET:
             what = f"the original {left.kind.value} ({left.target}), the instrumented code runs on and on"
-            return Difference(what, leg, left.position, right.position)
+            return _at_exits(what, leg, original, instrumented)
         if partial:
             return None
         what = _compare_exits(left, right, watched[leg])
         if what:
-            return Difference(what, leg, left.position, right.position)
+            return _at_exits(what, leg, original, instrumented)
         start, other_start = left.position, right.position
     if len(original.exits) != len(instrumented.exits):
         raise AssertionError("runs that agree at every exit end at the same one")
     return None
+
+
+def count_writes(run: Run, position: int) -> int:
+    """Number of memory writes among the first `position` records."""
+    return int(np.count_nonzero(run.records["kind"][:position] == event_log.WRITE))
+
+
+def _at_exits(what: str, leg: int, original: Run, instrumented: Run) -> Difference:
+    first, second = (count_writes(run, run.exits[leg].position) for run in (original, instrumented))
+    return Difference(what, leg, first, second)
 
 
 def _without(
@@ -200,11 +210,6 @@ def _name(word: int) -> str:
     if word < X87_WORD:
         return f"xmm{(word - VECTOR_WORD) // 2} ({'high' if word % 2 else 'low'} half)"
     return f"st{(word - X87_WORD) // 2}"
-
-
-def _record_number(records: npt.NDArray[np.void], write: int) -> int:
-    """Number of the record that is write number `write`; one beyond the last if there is none."""
-    return _nth(np.flatnonzero(records["kind"] == event_log.WRITE), write, len(records))
 
 
 def _nth(numbers: npt.NDArray[np.intp], index: int, end: int) -> int:

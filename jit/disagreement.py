@@ -15,18 +15,17 @@ from codecache.types import Overlay, Patch
 from jit import event_log
 from jit.compare import Difference, Rules, compare
 from jit.emulate import CODE_BYTES, Machine, Run, Tracer
-from jit.emulated_memory import STACK, STACK_SIZE, EmulatedMemory
+from jit.emulated_memory import EmulatedMemory
 from jit.random_state import State
 from jit.watched import ImageLiveness
 from lifter.decode import decode
-from lifter.instruction import Flow, Instruction, Reg
-from lifter.registers import ARITHMETIC_FLAGS, GPRS, R12, R13, R14, R15, RBP, RBX
-from lifter.summaries import ARGUMENTS, CLOBBERED
+from lifter.instruction import Flow, Instruction, Mem, Reg
+from lifter.registers import ARITHMETIC_FLAGS, GPRS, RBP, RSP, gpr
+from lifter.summaries import ARGUMENTS, CALLEE_SAVED, CLOBBERED
 
 _LINES: Final = 16
 """Instructions shown of each side."""
 _COMPUTED: Final = (Flow.JUMP_INDIRECT, Flow.CALL_INDIRECT, Flow.RETURN)
-_CALLEE_SAVED: Final = frozenset((RBX, RBP, R12, R13, R14, R15))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +34,16 @@ class Listing:
 
     original: tuple[str, ...]
     instrumented: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What may differ between two runs, because no code may count on it."""
+
+    exits: list[int]
+    """Registers and flags at each exit of the original, as masks."""
+    writes: npt.NDArray[np.intp]
+    """Numbers of the records at which the original stores such a register on the stack."""
 
 
 class _Patches:
@@ -76,56 +85,36 @@ class SecondLook:
     def _scribbler(self) -> Machine:
         return Machine(self._memory, scribble=self._red_zone)
 
-    def saves(self, entry: int, state: State, original: Run) -> npt.NDArray[np.intp]:
-        """Numbers of the records at which the original saves callee-saved registers on the stack.
+    def garbage(self, entry: int, state: State, original: Run, liveness: ImageLiveness) -> Garbage:
+        """What the original hands on that nobody counts on any more.
 
-        Whether such a register holds anything that matters, its callers decide: where it does not, a region may have
-        left something else in it. Where it does, the restored value makes a difference later.
-        """
-        trace = self._tracer.instructions(entry, state, CODE_BYTES)
-        counts = np.array([records for records, _ in trace], np.intp)
-        records = original.records
-        stores = np.flatnonzero(
-            (records["kind"] == event_log.WRITE)
-            & (records["size"] == 8)
-            & (records["place"] >= STACK)
-            & (records["place"] < STACK + STACK_SIZE)
-        )
-        owners = np.searchsorted(counts, stores, "right") - 1
-        return np.array(
-            [store for store, owner in zip(stores, owners, strict=True) if self._is_save(trace[owner][1])], np.intp
-        )
-
-    def lost(self, entry: int, state: State, original: Run, liveness: ImageLiveness) -> list[int]:
-        """Registers and flags that nobody counts on any more at each exit of the original, as masks.
-
-        They were dead at the end of some block and were not written since: a region may have left other garbage in
-        them than the original, which shows where the garbage is handed on, say as the unused sixth argument of a call.
+        A register is garbage once it was dead at the end of some block, until it is written: a region may have left
+        something else in it. What is stored from it may differ, and so may every callee-saved register that a function
+        saves: whether it holds anything that matters, the callers decide. Where it does, the restored value makes a
+        difference later.
         """
         lost, dead = 0, 0
-        result: list[int] = []
-        for _, address in self._tracer.instructions(entry, state, CODE_BYTES):
+        exits: list[int] = []
+        writes: set[int] = set()
+        for number, address in self._tracer.instructions(entry, state, CODE_BYTES):
             if self._memory.stub_at(address) is not None:
-                result.append(lost)
+                exits.append(lost)
                 lost &= ~CLOBBERED
                 dead = 0
                 continue
             lost |= dead
             instruction = decode(self._tracer.machine.code_at(address, 15))
             if isinstance(instruction, Instruction):
+                if _stored_register(instruction) & (lost | CALLEE_SAVED):
+                    writes.add(number)
                 lost &= ~instruction.effects.kills
                 dead = liveness.dead_at(address - self._memory.base)
                 if instruction.flow is not Flow.RETURN:
                     dead &= ~ARGUMENTS
-        result += [lost] * (len(original.exits) - len(result))
-        return result[: len(original.exits)]
-
-    def _is_save(self, address: int) -> bool:
-        instruction = decode(self._tracer.machine.code_at(address, 15))
-        if not isinstance(instruction, Instruction) or instruction.mnemonic not in ("push", "mov"):
-            return False
-        stored = instruction.operands[-1] if instruction.operands else None
-        return isinstance(stored, Reg) and stored.width == 64 and stored.index in _CALLEE_SAVED
+        exits += [lost] * (len(original.exits) - len(exits))
+        positions = np.flatnonzero(original.records["kind"] == event_log.WRITE)
+        free = positions[[number for number in sorted(writes) if number < len(positions)]]
+        return Garbage(exits[: len(original.exits)], free)
 
     def excuse(self, entry: int, state: State, original: Run, difference: Difference) -> str:
         """Why `difference` is none that a program has a right to, '' if it has."""
@@ -160,8 +149,8 @@ class SecondLook:
         """Whether the original reads bytes on which trampolines stand, as only random pointers make it do."""
         return any(
             self._patches.touched(address, address + size)
-            for records, address, size in self._tracer.reads(entry, state, CODE_BYTES)
-            if records <= difference.original
+            for writes, address, size in self._tracer.reads(entry, state, CODE_BYTES)
+            if writes <= difference.original
         )
 
     def _computed_targets(self, entry: int, state: State, difference: Difference) -> Iterator[int]:
@@ -171,8 +160,8 @@ class SecondLook:
         the control-flow graph has to prove.
         """
         computed = False
-        for records, address in self._tracer.instructions(entry, state, CODE_BYTES):
-            if records > difference.original:
+        for writes, address in self._tracer.instructions(entry, state, CODE_BYTES):
+            if writes > difference.original:
                 return
             if computed:
                 yield address
@@ -189,7 +178,7 @@ class SecondLook:
     def _last_lines(self, tracer: Tracer, entry: int, state: State, position: int) -> tuple[str, ...]:
         trace = tracer.instructions(entry, state, 16 * CODE_BYTES)
         lines = []
-        for address in [address for records, address in trace if records <= position][-_LINES:]:
+        for address in [address for writes, address in trace if writes <= position][-_LINES:]:
             stub = self._memory.stub_at(address)
             if stub is not None:
                 lines.append(f"({stub})")
@@ -198,3 +187,12 @@ class SecondLook:
             text = instruction.text if isinstance(instruction, Instruction) else f".byte {instruction.code.hex()}"
             lines.append(f"{address - self._memory.base:#x}: {text}")
         return tuple(lines)
+
+
+def _stored_register(instruction: Instruction) -> int:
+    """Mask of the register whose 64 bits an instruction stores on the stack; 0 if it does something else."""
+    if instruction.mnemonic not in ("push", "mov") or not instruction.operands:
+        return 0
+    *places, stored = instruction.operands
+    on_stack = all(isinstance(place, Mem) and place.base in (RSP, RBP) for place in places)
+    return gpr(stored.index) if on_stack and isinstance(stored, Reg) and stored.width == 64 else 0

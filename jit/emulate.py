@@ -373,19 +373,21 @@ class Tracer:
         self.machine.observe(self._instructions, self._reads)
 
     def instructions(self, entry: int, state: State, code_bytes: int) -> list[tuple[int, int]]:
-        """Every instruction of a run as (number of records before it, address)."""
-        self._run(entry, state, code_bytes)
-        return self._instructions
+        """Every instruction of a run as (number of memory writes before it, address)."""
+        writes = self._run(entry, state, code_bytes)
+        return [(writes[records], address) for records, address in self._instructions]
 
     def reads(self, entry: int, state: State, code_bytes: int) -> list[tuple[int, int, int]]:
-        """Every read from executable memory as (number of records before it, address, size)."""
-        self._run(entry, state, code_bytes)
-        return self._reads
+        """Every read from executable memory as (number of memory writes before it, address, size)."""
+        writes = self._run(entry, state, code_bytes)
+        return [(writes[records], address, size) for records, address, size in self._reads]
 
-    def _run(self, entry: int, state: State, code_bytes: int) -> None:
+    def _run(self, entry: int, state: State, code_bytes: int) -> list[int]:
+        """How many writes are among so many first records: other records differ where every instruction is watched."""
         self._instructions.clear()
         self._reads.clear()
-        self.machine.run(entry, state, code_bytes, 8 * BLOCKS)
+        records = self.machine.run(entry, state, code_bytes, 8 * BLOCKS).records
+        return [0, *np.cumsum(records["kind"] == event_log.WRITE).tolist()]
 
 
 def _patched(areas: list[Area], overlay: Overlay, base: int) -> list[Area]:

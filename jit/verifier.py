@@ -10,7 +10,7 @@ import numpy as np
 
 from codecache.types import Overlay
 from jit import event_log
-from jit.compare import Difference, Rules, compare
+from jit.compare import Difference, Rules, compare, count_writes
 from jit.counter_check import CounterCheck, count_visits
 from jit.disagreement import Listing, SecondLook
 from jit.emulate import BESIDE, BLOCKS, CODE_BYTES, INVALID, PC_WORD, ExitKind, Machine, Run
@@ -135,10 +135,9 @@ class _Bench:
         watched = [self._watched.at(original, left) for left in original.exits]
         difference = compare(original, instrumented, self._rules, watched)
         if difference is not None and self._liveness is not None:
-            saves = self._second_look.saves(entry, state, original)
-            lost = self._second_look.lost(entry, state, original, self._liveness)
-            watched = [mask & ~gone for mask, gone in zip(watched, lost, strict=True)]
-            difference = compare(original, instrumented, self._rules, watched, saves)
+            garbage = self._second_look.garbage(entry, state, original, self._liveness)
+            watched = [mask & ~gone for mask, gone in zip(watched, garbage.exits, strict=True)]
+            difference = compare(original, instrumented, self._rules, watched, garbage.writes)
         counted = difference is None and last.kind in _COUNTED and instrumented.exits[-1].kind in _COUNTED
         listing = None
         if counted:
@@ -175,7 +174,8 @@ class _Bench:
         if not what:
             return None
         leg = len(original.exits) - 1
-        return Difference(what, leg, len(original.records), len(instrumented.records))
+        first, second = (count_writes(run, len(run.records)) for run in (original, instrumented))
+        return Difference(what, leg, first, second)
 
 
 def _believed(run: Run, stretches: StretchTable, machine: Machine) -> Run:

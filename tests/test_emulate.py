@@ -275,14 +275,14 @@ def test_a_tracer_names_the_instruction_behind_each_record() -> None:
     mapped = memory("90 48893e 90 48893e c3")
     entry = TEXT + mapped.base
     trace = Tracer(mapped, None).instructions(entry, state(rsi=ARENAS), 1000)
-    assert trace == [(1, entry), (1, entry + 1), (2, entry + 4), (2, entry + 5), (3, entry + 8), (4, STUBS)]
+    assert trace == [(0, entry), (0, entry + 1), (1, entry + 4), (1, entry + 5), (2, entry + 8), (2, STUBS)]
 
 
 def test_a_tracer_notes_reads_of_code() -> None:
     """mov eax, [rip]; ret: reads itself."""
     mapped = memory("8b0500000000 c3 909090")
     reads = Tracer(mapped, None).reads(TEXT + mapped.base, state(), 1000)
-    assert reads == [(1, TEXT + mapped.base + 6, 4)]
+    assert reads == [(0, TEXT + mapped.base + 6, 4)]
 
 
 def test_scribbling_changes_dead_stack_only() -> None:
