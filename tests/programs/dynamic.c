@@ -3,7 +3,7 @@
  * Expected: prints fixed results, exit 0.
  * flags: -rdynamic
  * libs: -ldl -lm
- * links: pie no-pie
+ * links: pie nopie
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
