@@ -59,6 +59,7 @@ def compare(
     records of the original whose values may differ.
     """
     free = np.zeros(0, np.intp) if free is None else free
+    endless = original.exits[-1].kind is ExitKind.BUDGET
     start, other_start = 0, 0
     for leg, (left, right) in enumerate(zip(original.exits, instrumented.exits, strict=False)):
         partial = ExitKind.BUDGET in (left.kind, right.kind)
@@ -71,7 +72,7 @@ def compare(
             index = count_writes(original, start) + where[0]
             other = other_start + _nth(found[1], where[1], right.position - other_start)
             return Difference(what, leg, index, count_writes(instrumented, other))
-        if right.kind is ExitKind.BUDGET and right.target == SPENT and left.kind is not ExitKind.BUDGET:
+        if (right.kind, right.target) == (ExitKind.BUDGET, SPENT) and not endless:
             what = f"the original {left.kind.value} ({left.target}), the instrumented code runs on and on"
             return _at_exits(what, leg, original, instrumented)
         if partial:

@@ -26,7 +26,7 @@ from lifter.registers import RSP
 
 _MORE_CODE: Final = 16
 """How many times more code than the original the instrumented one may execute, plus `CODE_BYTES`."""
-_SOME_CODE: Final = 3
+_SOME_CODE: Final = 5
 """The same, where the original itself ran until its budget was spent: only what both did is compared."""
 _ROOM: Final = 4 * PAGE
 """Below a stack pointer, in bytes: for the frames of regions."""

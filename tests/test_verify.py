@@ -97,6 +97,9 @@ into:
     mov eax, 3
     test eax, eax
     jmp r10
+endless:
+    mov [rdi], rax
+    jmp endless
 flags:
     cmp rdi, rsi
     mov r8d, 0
@@ -163,7 +166,7 @@ def build(tmp_path: Path) -> Iterator[Build]:
             section = elf.get_section_by_name(".overlay")
             cache = section.data() if section else b""
             symbols = {s.name: s["st_value"] for s in elf.get_section_by_name(".symtab").iter_symbols()}
-        names = "store loop fill framed inner keeper callee pointee pointed direct part switch into"
+        names = "store loop fill framed inner keeper callee pointee pointed direct part switch into endless"
         names += " flags uninitialised avx divide outward end"
         functions = tuple(
             Function(symbols[a], symbols[b] - symbols[a], a, a, address_taken=a == "pointee")
@@ -235,6 +238,15 @@ def test_a_region_may_use_dead_registers_and_dead_stack_unless_strict(build: Bui
     assert not build(changed, "divide").verify("divide").cases
     assert "flags" in only_case(build("cmp rsi, rdi; mov r8d, 0; ret", "flags").verify("flags", strict=True)).what
     assert "r9:" in only_case(build(code, "divide").verify("divide")).what
+
+
+def test_code_that_runs_longer_than_an_endless_original_is_no_difference(build: Build) -> None:
+    """`endless` is stopped by us, and the slower overlay earlier in its work; a wrong overlay is found before."""
+    slow = "1: mov [rdi], rax; " + "nop dword ptr [rax+rax+0x12345678]; " * 12 + "jmp 1b"
+    report = build(slow, "endless").verify("endless")
+    assert not report.cases
+    assert report.functions[0].ends["ran on"] > 20
+    assert "memory write" in only_case(build("1: mov [rdi], eax; jmp 1b", "endless").verify("endless")).what
 
 
 def test_undefined_flags_are_not_compared(build: Build) -> None:
