@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -348,12 +347,16 @@ def test_output_that_nobody_reads_or_that_cannot_be_written(words: Path, cli: Cl
 
 
 def test_interrupt(words: Path, cli: Cli) -> None:
-    script = "import jit.commands.cache as c, time; c.info = lambda: time.sleep(60); from jit.cli import main; main()"
+    script = (
+        "import jit.commands.cache as c, time\n"
+        "c.info = lambda: (print('ready', flush=True), time.sleep(60))\n"
+        "from jit.cli import main; main()"
+    )
     running = subprocess.Popen(
         [sys.executable, "-c", script, "cache", "info"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    time.sleep(1.5)
+    assert running.stdout is not None and running.stdout.readline() == b"ready\n"
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=20)
     assert running.returncode == 130 and b"Traceback" not in err
