@@ -148,19 +148,24 @@ def _merge(
 ) -> tuple[int, int] | None:
     """As `_compare_writes`, skipping what regions write to dead stack memory: their own frames.
 
-    Region code runs somewhere between two writes, with its frame below the red zone of then.
+    Region code runs somewhere between two writes, with its frame below the red zone of then. A write of the frame may
+    look like the next one of the program, so every number of writes matched so far is kept in mind.
     """
     left = _as_tuples(writes)
-    right = _as_tuples(found)
-    at = 0
-    for number, (place, size, value) in enumerate(right):
-        if at < len(left) and (place, size) == left[at][:2] and (value == left[at][2] or any_value[at]):
-            at += 1
-        elif not any(stack - red_zone - _FRAMES <= place <= stack - red_zone - size for stack in stacks[at]):
-            if partial and at == len(left):
-                return None
-            return at, number
-    return None if partial or at == len(left) else (at, len(right))
+    matched = {0}
+    for number, (place, size, value) in enumerate(_as_tuples(found)):
+        if partial and len(left) in matched:
+            return None
+        after = set()
+        for at in matched:
+            if at < len(left) and (place, size) == left[at][:2] and (value == left[at][2] or any_value[at]):
+                after.add(at + 1)
+            if any(stack - red_zone - _FRAMES <= place <= stack - red_zone - size for stack in stacks[at]):
+                after.add(at)
+        if not after:
+            return max(matched), number
+        matched = after
+    return None if partial or len(left) in matched else (max(matched), len(found))
 
 
 def _as_tuples(writes: npt.NDArray[np.void]) -> list[tuple[int, int, int]]:

@@ -100,6 +100,12 @@ into:
 endless:
     mov [rdi], rax
     jmp endless
+deep:
+    sub rsp, 0xd8
+    mov [rsp+0x10], rsi
+    mov [rsp+0x18], rdi
+    add rsp, 0xd8
+    ret
 flags:
     cmp rdi, rsi
     mov r8d, 0
@@ -166,7 +172,7 @@ def build(tmp_path: Path) -> Iterator[Build]:
             section = elf.get_section_by_name(".overlay")
             cache = section.data() if section else b""
             symbols = {s.name: s["st_value"] for s in elf.get_section_by_name(".symtab").iter_symbols()}
-        names = "store loop fill framed inner keeper callee pointee pointed direct part switch into endless"
+        names = "store loop fill framed inner keeper callee pointee pointed direct part switch into endless deep"
         names += " flags uninitialised avx divide outward end"
         functions = tuple(
             Function(symbols[a], symbols[b] - symbols[a], a, a, address_taken=a == "pointee")
@@ -298,6 +304,15 @@ def test_another_stack_is_compared_if_it_can_be_one(build: Build) -> None:
     assert 0 < report.functions[0].unchecked["a stack pointer that random data made (runs)"] < 30
     code = "mov [rdi], rsp; mov rsp, rsi; mov [rsp-0x70], rdi; pop rax; jmp rax"
     assert "memory write" in only_case(build(code, "switch").verify("switch")).what
+
+
+def test_a_frame_may_look_like_the_programs_next_write(build: Build) -> None:
+    """`deep` first writes where the region, before it lowers RSP, spills the same value."""
+    body = "mov [rsp+0x10], rsi; mov [rsp+0x18], rdi; add rsp, 0xd8; ret"
+    code = f"mov [rsp-0xc8], rsi; mov [rsp-0xd0], rdi; sub rsp, 0xd8; {body}"
+    assert not build(code, "deep").verify("deep").cases
+    code = f"mov [rsp-0xc8], rsi; mov [rsp-0xd0], rdi; sub rsp, 0xd8; {body.replace('rdi', 'rdx')}"
+    assert "memory write" in only_case(build(code, "deep").verify("deep")).what
 
 
 def test_registers_are_compared_where_control_goes_outside(build: Build) -> None:
