@@ -137,7 +137,8 @@ def _add_foreign_entries(image: Image, graphs: Mapping[int, FunctionGraph], extr
 def foreign_targets(image: Image, graphs: Mapping[int, FunctionGraph]) -> dict[int, set[int]]:
     """Function among `graphs` -> addresses in it that code outside all of them may jump to or call.
 
-    By byte patterns, instruction borders unknown: a superset.
+    By byte patterns, instruction borders unknown: a superset. Code that a graph left out is outside of it: no graph
+    says what it calls and jumps to.
     """
     found: dict[int, set[int]] = {}
     if not graphs:
@@ -149,9 +150,14 @@ def foreign_targets(image: Image, graphs: Mapping[int, FunctionGraph]) -> dict[i
     target = np.concatenate([long.target, short_target])
     site = np.concatenate([long.site, short_site])
     owner = np.searchsorted(starts, target, "right") - 1
-    source = np.searchsorted(starts, site, "right") - 1
     inside = (owner >= 0) & (target < ends[owner])
-    foreign = (source < 0) | (site >= ends[source])
+    known = sorted((block.address, block.end) for graph in graphs.values() for block in graph.blocks.values())
+    if known:
+        firsts, lasts = np.array(known, np.int64).T
+        source = np.searchsorted(firsts, site, "right") - 1
+        foreign = (source < 0) | (site >= lasts[source])
+    else:
+        foreign = np.ones(len(site), np.bool_)
     chosen = inside & foreign
     for where, into in zip(target[chosen].tolist(), starts[owner[chosen]].tolist(), strict=True):
         found.setdefault(into, set()).add(where)

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from lifter.cfg import build_all, build_graph
+from lifter.cfg import build_all, build_graph, foreign_targets
 from lifter.descent import MISPLACED_POINTER, NO_CODE, OVERLAP, UNREACHED
 from lifter.graph import FunctionGraph
 from lifter.image.load import open_image
 from lifter.image.types import Image
 from lifter.instruction import Flow
+from lifter.liveness import analyse
+from lifter.registers import RBX
 from tests.corpus import Cell, build, programs
 
 Graphs = Mapping[int, FunctionGraph]
@@ -175,6 +177,19 @@ def test_data_after_a_call_is_not_code(tmp_path: Path) -> None:
     assert list(graph.blocks) == [symbols["_start"]]
     assert graph.noreturn == {symbols["_start"]}
     assert [refusal.reason for refusal in graph.refusals] == [NO_CODE]
+
+
+@pytest.mark.needs("gcc")
+def test_calls_from_code_that_was_left_out_are_foreign(tmp_path: Path) -> None:
+    # Nothing is seen to lead behind the jump, but what stands there calls `leaf` and reads what it returns in rbx.
+    body = "call leaf\njmp *(%rax)\nunseen: call leaf\nmov %rbx,%rax\nret"
+    image, symbols = assemble(tmp_path, function("_start", body) + function("leaf", "xor %ebx,%ebx\nret"))
+    graphs = graphs_of(image)
+    assert not any(b.address <= symbols["unseen"] < b.end for b in graphs[symbols["_start"]].blocks.values())
+    assert symbols["leaf"] in foreign_targets(image, graphs)[symbols["leaf"]]
+    leaf = graphs[symbols["leaf"]]
+    (block,) = leaf.blocks.values()
+    assert analyse(image, graphs).live_at(leaf, block.last_address) >> RBX & 1
 
 
 @pytest.mark.needs("gcc")
