@@ -97,7 +97,7 @@ EXTRA: Mapping[str, Sequence[str]] = {
     ],
     "perl": [
         "$P -ne 'BEGIN { $/ = \\4096 } $n{$_}++ for split /\\W+/; END { print \"$_ $n{$_}\\n\" for sort keys %n }' data | sha256sum",
-        "$P -MData::Dumper -MList::Util=sum -MPOSIX=floor -MDigest::SHA=sha1_hex -e 'print Dumper([map { {n => $_, s => sha1_hex($_)} } 1 .. 50]), sum(1 .. 999), floor(2.7)' | sha256sum",
+        "$P -MData::Dumper -MList::Util=sum -MPOSIX=floor -MDigest::SHA=sha1_hex -e '$Data::Dumper::Sortkeys = 1; print Dumper([map { {n => $_, s => sha1_hex($_)} } 1 .. 50]), sum(1 .. 999), floor(2.7)' | sha256sum",
         "$P -e 'for (1 .. 20000) { my %h = map { $_ => $_ ** 2 } 1 .. 5; $s += $h{3} } print \"$s\\n\"; die \"end\\n\"'; test $? -eq 255",
     ],
     "python": [
