@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.callgrind import check, executions
-from tests.corpus import Cell, build, programs
+from tests.corpus import PROGRAMS, Cell, build, programs, tool_path
 from tests.tool import Tool
 
 CELLS = [("algorithms", "gcc", "O2", "pie"), ("virtuals", "clang", "O1", "nopie"), ("switches", "gcc", "O0", "pie")]
@@ -24,6 +24,19 @@ def test_counts_equal_callgrind(
     assert [str(mismatch) for mismatch in result.mismatches] == []
     assert result.executed >= min(AT_LEAST, result.functions)
     assert result.entries >= result.functions
+
+
+REAL = {"gzip": ["-9", "-n", "-c"], "bzip2": ["-9", "-c"], "sort": ["-k2"]}
+
+
+@pytest.mark.needs("valgrind", "objdump", *REAL)
+@pytest.mark.parametrize("name", REAL)
+def test_counts_of_real_programs_equal_callgrind(name: str, tool: Tool, tmp_path: Path) -> None:
+    source = PROGRAMS / "algorithms.c"
+    path = Path(tool_path(name) or name).resolve()
+    result = check(path, REAL[name], tool, tmp_path, stdin=source.read_bytes())
+    assert [str(mismatch) for mismatch in result.mismatches] == []
+    assert result.executed >= 9
 
 
 def test_profile_is_read_by_address() -> None:
