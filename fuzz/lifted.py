@@ -27,7 +27,7 @@ from fuzz.values import random_batch, random_words
 from ir.blocks import LiftedBlock, Terminator, lift_block
 from ir.lower import LoweredRegion, LoweringOptions, lower
 from ir.regions import Region
-from jit.engine import stub
+from jit.layout import stub
 from lifter.decode import decode
 from lifter.graph import Block
 from lifter.instruction import Handling, Imm, Instruction, Reg

@@ -36,8 +36,8 @@ def stage(image: Image, function: Function, which: Stage, specs: Sequence[Spec],
     everything = [Spec(Point.BLOCK, f"{function.address:#x}")]
     wanted = list(specs) if specs and which != "ir" else everything
     prepared = prepare(image, wanted, replace(options, bare=which == "ir"), Clock())
-    work = next((w for w in prepared.works if w.plan.graph.function.address == function.address), None)
-    if work is None:
+    planned = next((p for p in prepared.functions if p.plan.graph.function.address == function.address), None)
+    if planned is None:
         raise RefusedError(f"{function.demangled}: {_first_reason(prepared)}")
     makers: dict[str, Callable[[RegionSource], str]] = {
         "ir": lambda source: source.text,
@@ -45,7 +45,7 @@ def stage(image: Image, function: Function, which: Stage, specs: Sequence[Spec],
         "opt": optimised_text,
         "asm": _machine_code,
     }
-    return "\n".join(_sections(work.code.all_regions, makers[which]))
+    return "\n".join(_sections(planned.lower().code.all_regions, makers[which]))
 
 
 def _first_reason(prepared: Prepared) -> str:

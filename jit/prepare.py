@@ -27,7 +27,7 @@ from lifter.graph import FunctionGraph
 from lifter.image.scan import branch_targets
 from lifter.image.threads import can_start_threads
 from lifter.image.types import Function, Image
-from lifter.liveness import Liveness, analyse
+from lifter.liveness import analyse
 from lifter.registers import GPRS
 
 _MAXIMUM_WORDS: Final = 1 << 25
@@ -85,14 +85,31 @@ class Work:
     """Lowers the regions at these positions again, every live register pinned."""
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One function whose counters and trampolines are decided, and whose code can be made at any time."""
+
+    plan: FunctionPlan
+    actions: FunctionActions
+    borders: Callable[[], Borders]
+    options: LoweringOptions
+
+    def lower(self) -> Work:
+        """Its regions as IR."""
+        borders = self.borders()
+        code = lower_function(self.plan, self.actions, borders, self.options)
+        lower_again = partial(pin, self.plan, self.actions, borders, self.options)
+        return Work(self.plan, code, self.actions.tracepoints, lower_again)
+
+
 @dataclass(slots=True)
 class Prepared:
-    """All that is known before lowering, and the lowering itself, which goes on while regions are compiled."""
+    """All that is known before lowering, which goes on while regions are compiled."""
 
-    works: Iterator[Work]
-    """Each function's regions as IR, made as they are asked for."""
+    functions: tuple[Planned, ...]
+    """In address order."""
     refusals: list[Refusal]
-    """What was left out; complete when `works` is exhausted."""
+    """What was left out."""
     words: int
     """Number of counters, private words of probes included."""
     functions_selected: int
@@ -176,7 +193,7 @@ class _Preparation:
         self.lowering = LoweringOptions(atomic=atomic, red_zone=0 if image.is_go else 128, nil_checks=image.is_go)
 
     def run(self, clock: Clock) -> Prepared:
-        """All stages; the last one, lowering, when its results are asked for."""
+        """All stages but lowering."""
         with clock.stage("select"):
             chosen = match(self.specs, self.image.functions)
         with clock.stage("graph"):
@@ -189,8 +206,11 @@ class _Preparation:
             plans = self._plan(attachments)
             actions = self._actions(attachments, plans)
         functions = {function.address for matched in chosen.values() for function in matched}
-        works = self._lower(plans, actions, graphs, liveness)
-        return Prepared(works, self.refusals, self.words, len(functions), self.selected)
+        planned = tuple(
+            Planned(plan, acts, partial(Borders, self.image, graphs, liveness, plan.graph), self.lowering)
+            for plan, acts in zip(plans, actions, strict=True)
+        )
+        return Prepared(planned, self.refusals, self.words, len(functions), self.selected)
 
     # --- analysis ---------------------------------------------------------------------------------------
 
@@ -261,19 +281,6 @@ class _Preparation:
             )
         self.words = next_word
         return result
-
-    def _lower(
-        self,
-        plans: Sequence[FunctionPlan],
-        actions: Sequence[FunctionActions],
-        graphs: Mapping[int, FunctionGraph],
-        liveness: Liveness,
-    ) -> Iterator[Work]:
-        for number, (plan, acts) in enumerate(zip(plans, actions, strict=True)):
-            self._progress("lower", number, len(plans))
-            borders = Borders(self.image, graphs, liveness, plan.graph)
-            code = lower_function(plan, acts, borders, self.lowering)
-            yield Work(plan, code, acts.tracepoints, partial(pin, plan, acts, borders, self.lowering))
 
     def _progress(self, stage: str, done: int, total: int) -> None:
         if self.options.progress is not None:

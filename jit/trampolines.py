@@ -41,18 +41,15 @@ class Site:
     springboard: int | None
     """Where the jump of five bytes stands if the one at the entry has only two; None if it has five."""
 
-    def patches(self, image: Image, target: int) -> list[tuple[int, bytes, bytes]]:
-        """(address, bytes before, bytes after) that make this site lead to `target`.
+    def patches(self, target: int) -> list[tuple[int, bytes]]:
+        """(address, new bytes) that make this site lead to `target`.
 
         Raises ValueError where the target is out of reach.
         """
         if self.springboard is None:
-            return [_patch(image, self.jump, jump_to(self.jump, target))]
+            return [(self.jump, jump_to(self.jump, target))]
         short = bytes((0xEB, (self.springboard - self.jump - SHORT_JUMP) & 0xFF))
-        return [
-            _patch(image, self.jump, short),
-            _patch(image, self.springboard, jump_to(self.springboard, target)),
-        ]
+        return [(self.jump, short), (self.springboard, jump_to(self.springboard, target))]
 
 
 def jump_to(address: int, target: int, opcode: int = 0xE9) -> bytes:
@@ -61,10 +58,6 @@ def jump_to(address: int, target: int, opcode: int = 0xE9) -> bytes:
     if not -(1 << 31) <= distance < 1 << 31:
         raise ValueError(f"{target:#x} is out of reach of {address:#x}")
     return bytes((opcode,)) + distance.to_bytes(4, "little", signed=True)
-
-
-def _patch(image: Image, address: int, after: bytes) -> tuple[int, bytes, bytes]:
-    return address, image.read(address, len(after)), after
 
 
 class Room:

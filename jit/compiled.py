@@ -1,0 +1,57 @@
+"""From the results of the compiler to functions that can be linked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from codecache.types import CompiledRegion, CompileFailure
+from ir.lower import SLOTS_SIZE, LoweredRegion
+from jit.layout import CompiledFunction, Piece
+from jit.prepare import Work
+from lifter.errors import Refusal
+from lifter.image.types import Image
+
+_GO_FRAME_LIMIT: Final = 512
+"""Bytes that a region may use below a goroutine's stack pointer: Go keeps 800 below its guard for functions that
+do not check, and none of those is instrumented."""
+
+Result = CompiledRegion | CompileFailure
+
+
+def written_loose(work: Work, results: Sequence[Result]) -> frozenset[int]:
+    """Positions of regions whose code writes a register that was left loose: `work.pin` has to lower them again."""
+    return frozenset(
+        position
+        for position, (region, result) in enumerate(zip(work.code.all_regions, results, strict=True))
+        if isinstance(result, CompiledRegion) and result.writes & region.loose
+    )
+
+
+def compiled_whole(image: Image, work: Work, results: Sequence[Result]) -> CompiledFunction | Refusal:
+    """The function if all of its regions can be used; else why not."""
+    pieces = []
+    for region, result in zip(work.code.all_regions, results, strict=True):
+        if isinstance(result, CompileFailure):
+            return refusal(work, f"a region cannot be compiled: {result.reason}", region.head)
+        if image.is_go and _below_stack(work, region, result) > _GO_FRAME_LIMIT:
+            return refusal(work, "a region needs more stack than Go guarantees", region.head)
+        pieces.append(Piece(region.head, result, region.flags_in, region.symbols))
+    redirects = tuple((redirect.site, redirect.opcode, region.head) for redirect, region in work.code.redirects)
+    entry = work.plan.graph.function.address
+    return CompiledFunction(entry, work.code.entry_stub is not None, tuple(pieces), work.plan.sites, redirects)
+
+
+def refusal(work: Work, reason: str, address: int = -1) -> Refusal:
+    """The whole function left out because of what is at `address` (negative: no one place)."""
+    function = work.plan.graph.function
+    where = address if address >= 0 else function.address
+    return Refusal(where, reason, hint="please report it", function=function.demangled)
+
+
+def _below_stack(work: Work, region: LoweredRegion, result: CompiledRegion) -> int:
+    """Bytes that a region uses below what the original code may: all of it before a function's stack check."""
+    whole = result.frame + result.shift
+    if region.head == work.plan.graph.function.address:
+        return whole
+    return min(whole, result.frame + SLOTS_SIZE + 8)
