@@ -16,7 +16,8 @@ MATRIX_ARGS ?=
 REALWORLD_ARGS ?=
 
 # What the tests run, by Debian's names, and the command each brings.
-PACKAGES := gcc:gcc g++:g++ clang:clang binutils:objdump valgrind:valgrind gdb:gdb csmith:csmith \
+PACKAGES := gcc:gcc g++:g++ clang:clang lld:ld.lld llvm:llvm-strip rustc:rustc musl-tools:musl-gcc \
+	binutils:objdump elfutils:eu-strip valgrind:valgrind gdb:gdb csmith:csmith \
 	gzip:gzip xz-utils:xz bzip2:bzip2 gawk:gawk perl:perl openssl:openssl sqlite3:sqlite3 lua5.4:lua5.4 python3-minimal:/usr/bin/python3
 
 help:

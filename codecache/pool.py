@@ -14,7 +14,6 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -241,7 +240,7 @@ class Compiler:
                 return  # it died: `_receive` sees the end of its output
 
     def _start(self) -> _Worker:
-        log = tempfile.TemporaryFile()  # noqa: SIM115
+        log = os.memfd_create("probeloom-worker")  # no directory is needed for it, and none may be writable
         path = os.pathsep.join(part or str(Path.cwd()) for part in sys.path)
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", _START],
@@ -250,8 +249,7 @@ class Compiler:
             stderr=log,
             env={**os.environ, "PYTHONPATH": path},
         )
-        worker = _Worker(process, os.dup(log.fileno()))
-        log.close()
+        worker = _Worker(process, log)
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)

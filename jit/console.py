@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -58,7 +59,7 @@ def progress() -> Iterator[Callable[[str, int, int], None] | None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with _cursor_shown_at_death(), Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks = {}
 
         def update(stage: str, done: int, total: int) -> None:
@@ -67,6 +68,26 @@ def progress() -> Iterator[Callable[[str, int, int], None] | None]:
             bars.update(tasks[stage], completed=done, total=total)
 
         yield update
+
+
+@contextmanager
+def _cursor_shown_at_death() -> Iterator[None]:
+    """Where a signal ends the process, show the cursor, which is hidden while progress is drawn."""
+
+    def end(number: int, _: object) -> None:
+        os.write(sys.stderr.fileno(), b"\r\x1b[K\x1b[?25h")  # not by rich, which may be in the middle of something
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    deadly = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    taken = [number for number in deadly if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def write_output(content: str | bytes, output: Path | None) -> None:

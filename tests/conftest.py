@@ -12,8 +12,7 @@ ROOT = Path(__file__).parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from tests.corpus import tool_path  # noqa: E402
-from tests.tool import Tool  # noqa: E402
+from tests.tool import Tool, require  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,12 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    missing = [name for mark in item.iter_markers("needs") for name in mark.args if tool_path(name) is None]
-    if missing:
-        reason = f"not installed: {', '.join(missing)}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+    require(*(name for mark in item.iter_markers("needs") for name in mark.args))
 
 
 @pytest.fixture(scope="session")

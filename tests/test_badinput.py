@@ -457,19 +457,3 @@ def _flip(content: bytes, source: random.Random) -> bytes:
     for _ in range(8):
         damaged[source.randrange(min(len(content), 600))] ^= 1 << source.randrange(8)
     return bytes(damaged)
-
-
-def test_set_user_id_program_ignores_the_variable(program: Path, instrumented: Path, tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can give a file to another user")
-    tmp_path.chmod(0o777)
-    for parent in (tmp_path, *tmp_path.parents):
-        if not parent.stat().st_mode & stat.S_IXOTH:
-            pytest.skip(f"other users cannot reach {parent}")
-    copy = tmp_path / "program"
-    shutil.copy(instrumented, copy)
-    os.chown(copy, 65534, 65534)
-    copy.chmod(0o4755)
-    data = tmp_path / "run.data"
-    assert run([program], tmp_path).difference(run([copy], tmp_path, data=data)) == ""
-    assert not data.exists()

@@ -16,11 +16,7 @@ NEEDED = {"gcc": ("gcc", "g++"), "clang": ("clang", "clang++"), "go": ("go",), "
 
 
 def _cell(cell: Cell) -> object:
-    marks = [pytest.mark.needs(*NEEDED[cell.compiler])] if cell.compiler != "rustc" else []
-    if cell.compiler == "rustc":
-        from tests.corpus import tool_path
-
-        marks.append(pytest.mark.skipif(tool_path("rustc") is None, reason="rustc is not installed"))
+    marks = pytest.mark.needs(*NEEDED[cell.compiler])
     return pytest.param(cell, id=str(cell), marks=marks)
 
 

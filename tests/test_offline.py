@@ -9,7 +9,9 @@ import signal
 import stat
 import struct
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from lifter.errors import ProbeloomError, RefusedError, UsageError
 from lifter.image.load import open_image
 from lifter.image.types import Image
 from tests.handmade import COUNTED, LINKS, build, counting_overlay, empty_overlay, rewrite
+from tests.tool import require
 
 CALLS = 10
 PROGRAM = f"""
@@ -54,15 +57,13 @@ int main(int argc, char **argv) {{
 @pytest.fixture(scope="module", params=LINKS)
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = LINKS[request.param]
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
+    require(command[0])
     return build(PROGRAM, tmp_path_factory.mktemp(request.param) / "prog", *command)
 
 
 @pytest.fixture(scope="module")
 def pie(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("gcc") is None:
-        pytest.skip("gcc is not installed")
+    require("gcc")
     return build(PROGRAM, tmp_path_factory.mktemp("pie") / "prog", "gcc", "-g")
 
 
@@ -256,8 +257,7 @@ def dynamic_tags(path: Path) -> list[int]:
 @pytest.mark.parametrize("compiler", ["gcc", "musl-gcc"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_libraries(kind: str, compiler: str, tmp_path: Path) -> None:
-    if shutil.which(compiler) is None:
-        pytest.skip(f"{compiler} is not installed")
+    require(compiler)
     flags = [flag for flag in KINDS[kind] if flag != "no spare"]
     library = build(LIBRARY, tmp_path / "libwork.so", compiler, "-shared", "-fPIC", *flags)
     if "no spare" in KINDS[kind]:
@@ -428,16 +428,22 @@ def test_counts_survive_any_end(tmp_path: Path) -> None:
         assert counts(tmp_path / way) == [expected], way
 
 
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A directory that other users can reach, as pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="probeloom-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make set-user-id files and run as somebody else")
-def test_a_set_user_id_program_ignores_the_variable(counting: Path, tmp_path: Path) -> None:
-    for directory in (tmp_path, *tmp_path.parents[:3]):
-        directory.chmod(0o755)
-    program = tmp_path / "prog"
+def test_a_set_user_id_program_ignores_the_variable(counting: Path, reachable: Path) -> None:
+    program = reachable / "prog"
     shutil.copy(counting, program)
     program.chmod(0o4755)
-    (tmp_path / "open").mkdir()
-    (tmp_path / "open").chmod(0o777)
-    data = tmp_path / "open" / "data"
+    (reachable / "open").mkdir()
+    (reachable / "open").chmod(0o777)
+    data = reachable / "open" / "data"
     environment = {"PROBELOOM_DATA": str(data)}
     done = subprocess.run([program], env=environment, user=65534, group=65534, capture_output=True, timeout=100)
     assert same(done, run(counting))
@@ -452,8 +458,7 @@ def test_a_set_user_id_program_ignores_the_variable(counting: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("command", [["strip"], ["strip", "-g"], ["objcopy", "-g"]])
 def test_gnu_tools_refuse_and_leave_the_file(counting: Path, tmp_path: Path, command: list[str]) -> None:
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
+    require(command[0])
     copy = tmp_path / "prog"
     shutil.copy(counting, copy)
     done = subprocess.run([*command, copy], capture_output=True, timeout=100)
@@ -464,8 +469,7 @@ def test_gnu_tools_refuse_and_leave_the_file(counting: Path, tmp_path: Path, com
 
 @pytest.mark.parametrize("command", ["llvm-strip", "eu-strip"])
 def test_other_strips_work(counting: Path, tmp_path: Path, command: str) -> None:
-    if shutil.which(command) is None:
-        pytest.skip(f"{command} is not installed")
+    require(command)
     subprocess.run([command, "-o", tmp_path / "prog", counting], check=True, timeout=100)
     assert (tmp_path / "prog").stat().st_size < counting.stat().st_size
     run(tmp_path / "prog", PROBELOOM_DATA=str(tmp_path / "data"))

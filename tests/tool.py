@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.corpus import Outcome
+import pytest
+
+from tests.corpus import Outcome, tool_path
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,7 +31,7 @@ class Tool:
     @staticmethod
     def found(cache_directory: Path | None = None) -> Tool:
         """The tool to test; `cache_directory` keeps its store out of the user's own."""
-        command = tuple(shlex.split(os.environ.get("PROBELOOM", ""))) or (sys.executable, "-m", "jit.cli")
+        command = tuple(shlex.split(os.environ.get("PROBELOOM", ""))) or (sys.executable, "-m", "jit")
         environment = {"PYTHONPATH": str(ROOT)}
         if cache_directory is not None:
             environment["XDG_CACHE_HOME"] = str(cache_directory)
@@ -51,6 +53,16 @@ class Tool:
         except subprocess.TimeoutExpired as expired:
             return Outcome(124, expired.stdout or b"", b"killed after %d seconds" % seconds)
         return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def require(*tools: str) -> None:
+    """Skip the running test where one of the programs is not installed; in CI it fails."""
+    missing = [name for name in tools if tool_path(name) is None]
+    if missing:
+        reason = f"not installed: {', '.join(missing)}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
 
 
 def complaint(outcome: Outcome) -> str:

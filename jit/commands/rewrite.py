@@ -75,10 +75,13 @@ def _check_place(file: Path | None) -> None:
     """Say early what would go wrong after a minute of work."""
     if file is None or str(file) == "-":
         return
-    if file.is_dir():
-        raise UsageError(f"cannot write {file}: is a directory")
-    if not file.absolute().parent.is_dir():
-        raise UsageError(f"cannot write {file}: no such directory")
+    try:
+        if file.is_dir():
+            raise UsageError(f"cannot write {file}: is a directory")
+        if not file.absolute().parent.is_dir():
+            raise UsageError(f"cannot write {file}: no such directory")
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from None
 
 
 def _is_incomplete(report: dict[str, Any]) -> bool:
