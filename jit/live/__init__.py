@@ -1,0 +1,1 @@
+"""Live mode: instrumentation of a process while it runs, from outside it."""

@@ -1,0 +1,479 @@
+"""The loop that hears of everything traced threads do, and hands it on as events.
+
+ptrace belongs to the thread that began it: all of this is used from one thread, which has one `Tracer`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from signal import SIGTRAP
+from typing import TYPE_CHECKING, Final
+
+from jit.live import procfs, ptrace
+from jit.live.events import (
+    Cloned,
+    Event,
+    Execed,
+    Exited,
+    Forked,
+    GroupStopped,
+    Killed,
+    Readable,
+    SignalStop,
+    ThreadExited,
+    ThreadExiting,
+    VForkDone,
+    VForked,
+)
+from jit.live.memory import AddressSpace
+from jit.live.threads import CREATIONS, TakenSignal, Thread
+from jit.live.wakeup import FALLBACK_MILLISECONDS, Wakeup
+
+if TYPE_CHECKING:
+    from jit.live.target import Target
+
+_ORPHAN_SECONDS: Final = 0.2
+"""How long a new process may wait for the event that announces it. It never comes if its maker was killed."""
+_PARK_SECONDS: Final = 0.05
+"""A thread that waits uninterruptibly for so long is taken to be in a wait without known end."""
+_SPINS: Final = 50
+_SI_TKILL: Final = -6
+_CLONE_VM: Final = 0x100
+_SYS_CLONE, _SYS_FORK, _SYS_VFORK, _SYS_CLONE3 = 56, 57, 58, 435
+
+_local = threading.local()
+
+
+class Tracer:
+    """All that the calling thread traces."""
+
+    def __init__(self) -> None:
+        self.targets: dict[int, Target] = {}
+        """By process number."""
+        self.threads: dict[int, Thread] = {}
+        """By thread number."""
+        self._queue: deque[Thread | Event] = deque()
+        self._unannounced: dict[int, tuple[float, int]] = {}
+        """Newborn threads that stopped before the event that tells of them: when, and their wait status."""
+        self._current: Event | None = None
+        self._current_thread: Thread | None = None
+        self._started: list[Thread] = []
+        """Those of programs just started."""
+        self._wakeup = Wakeup()
+        self._poll = select.poll()
+        self._watched: set[int] = set()
+        self._readable: deque[int] = deque()
+        if self._wakeup.descriptor >= 0:
+            self._poll.register(self._wakeup.descriptor, select.POLLIN)
+
+    @staticmethod
+    def current() -> Tracer:
+        """The tracer of the calling thread, made when first asked for."""
+        tracer: Tracer | None = getattr(_local, "tracer", None)
+        if tracer is None:
+            tracer = _local.tracer = Tracer()
+        return tracer
+
+    # Events
+
+    def watch(self, descriptor: int) -> None:
+        """Has `next_event` also tell when `descriptor` can be read."""
+        self._poll.register(descriptor, select.POLLIN)
+        self._watched.add(descriptor)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Ends that; call it before the descriptor is closed."""
+        if descriptor in self._watched:
+            self._watched.discard(descriptor)
+            self._poll.unregister(descriptor)
+            self._readable = deque(other for other in self._readable if other != descriptor)
+
+    def events(self, timeout: float | None = None) -> Iterator[Event | Readable]:
+        """Events as they come, until nothing is traced or watched any more, or `timeout` seconds have passed."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (event := self.next_event(None if deadline is None else deadline - time.monotonic())) is not None:
+            yield event
+            if deadline is not None and time.monotonic() >= deadline:
+                self.conclude()
+                return
+
+    def next_event(self, timeout: float | None = None) -> Event | Readable | None:
+        """Concludes the event before (its thread goes on), then waits for the next.
+
+        Returns None after `timeout` seconds without one, or if nothing is traced or watched.
+        """
+        self.conclude()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        wait = 0.0
+        while True:
+            self._look(wait)
+            event = self._next_queued()
+            if event is not None:
+                return event
+            if not self.threads and not self._watched and not self._unannounced:
+                return None
+            if deadline is None:
+                wait = 3600.0
+            else:
+                wait = deadline - time.monotonic()
+                if wait <= 0:
+                    return None
+
+    def _next_queued(self) -> Event | Readable | None:
+        while self._queue:
+            item = self._queue.popleft()
+            event = item if isinstance(item, Event) else self._translated(item)
+            if event is not None:
+                self._current = event
+                return event
+        if self._readable:
+            return Readable(self._readable.popleft())
+        return None
+
+    def conclude(self) -> None:
+        """Ends the handling of the current event: its thread, and what it made, go on."""
+        event, self._current = self._current, None
+        thread, self._current_thread = self._current_thread, None
+        for started in self._started:
+            started.is_reported = False
+            self.release(started)
+        self._started.clear()
+        if isinstance(event, Forked | VForked | Cloned):
+            child = self.threads.get(event.child.pid if not isinstance(event, Cloned) else event.new_tid)
+            if child is not None:
+                child.is_newborn = False
+                self.release(child)
+        if thread is not None:
+            thread.is_reported = False
+            self.release(thread)
+
+    def set_signal(self, event: SignalStop, number: int) -> None:
+        """Has the thread of the current event go on with another signal, or with none (0)."""
+        if event is not self._current or self._current_thread is None:
+            raise ValueError("the event is over")
+        thread = self._current_thread
+        thread.signal = number
+        for taken in [*thread.taken]:
+            if taken.is_reported and not taken.is_sent:
+                thread.taken.remove(taken)
+                if number:
+                    thread.taken.append(TakenSignal(number, taken.information, True))
+
+    # Waiting
+
+    def _look(self, seconds: float) -> None:
+        """Collects what there is; waits for `seconds` if that is nothing."""
+        self.collect()
+        if self._queue or self._readable:
+            seconds = 0
+        self._wait(seconds)
+        self.collect()
+
+    def _wait(self, seconds: float) -> None:
+        milliseconds = seconds * 1000
+        if milliseconds and self._wakeup.descriptor < 0 and self.threads:
+            milliseconds = min(milliseconds, FALLBACK_MILLISECONDS)
+        if milliseconds and self._unannounced:
+            milliseconds = min(milliseconds, _ORPHAN_SECONDS * 1000)
+        for descriptor, _ in self._poll.poll(max(0, milliseconds)):
+            if descriptor == self._wakeup.descriptor:
+                self._wakeup.drain()
+            elif descriptor not in self._readable:
+                self._readable.append(descriptor)
+
+    def collect(self) -> None:
+        """Takes in all stops and ends that are there, without waiting."""
+        options = os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT | ptrace.WALL
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, options)
+            except ChildProcessError:
+                break
+            if found is None:
+                break
+            tid = found.si_pid
+            if tid in self.threads or procfs.is_traced_by_this_thread(tid):
+                self._take(tid)
+            elif not self._collect_one_by_one():
+                break  # a child of somebody else in this program, which has ended: not ours to reap
+        if self._unannounced:
+            self._let_orphans_go()
+
+    def _collect_one_by_one(self) -> bool:
+        return any([self._take(tid) for tid in [*self.threads]])
+
+    def _take(self, tid: int) -> bool:
+        try:
+            pid, status = os.waitpid(tid, os.WNOHANG | ptrace.WALL)
+        except ChildProcessError:
+            return False
+        if pid:
+            self.note(tid, status)
+        return pid != 0
+
+    def wait_for(self, thread: Thread, may_park: bool = False) -> None:
+        """Waits until a thread has stopped or is gone; with `may_park` also until it is seen to wait in the kernel
+        without known end."""
+        for _ in range(_SPINS):
+            if not thread.is_running or thread.is_gone or self._take(thread.tid):
+                return
+            os.sched_yield()
+        begin = time.monotonic()
+        while thread.is_running and not thread.is_gone and not self._take(thread.tid):
+            self._wait(0.005)
+            if may_park and time.monotonic() > begin + _PARK_SECONDS and procfs.task_state(thread.tid) == "D":
+                thread.is_parked = True
+                return
+            if not procfs.task_state(thread.tid):
+                self._forget(thread)
+
+    # Stops
+
+    def note(self, tid: int, status: int) -> None:
+        """Takes in what waitpid said of a thread."""
+        thread = self.threads.get(tid)
+        if thread is None and tid in self.targets:  # its first thread had ended before it was attached to; now execve
+            thread = self.threads[tid] = Thread(tid, self.targets[tid])
+        if thread is None:
+            if ptrace.is_stop(status):
+                self._unannounced[tid] = (time.monotonic(), status)
+            else:
+                self._unannounced.pop(tid, None)
+            return
+        if not ptrace.is_stop(status):
+            self._note_end(thread, status)
+            return
+        thread.is_running = thread.is_parked = False
+        thread.stop = status
+        thread.signal = 0
+        event = ptrace.stop_event(status)
+        if event == ptrace.EVENT_STOP:
+            thread.is_interrupted = False
+            if not thread.is_in_group_stop:
+                thread.is_group_stopped = False
+            elif not thread.is_group_stopped:
+                thread.is_group_stopped = True
+                self._enqueue(thread)
+            self.release(thread)
+            return
+        if event:
+            try:
+                thread.message = ptrace.event_message(tid)
+            except OSError:
+                return  # killed meanwhile; its end comes next
+            if event in CREATIONS:
+                self._expect(thread)
+            elif event == ptrace.EVENT_EXEC:
+                self._note_exec(thread)
+        self._enqueue(thread)
+
+    def _enqueue(self, thread: Thread) -> None:
+        thread.told = thread.stop
+        thread.is_queued = True
+        self._queue.append(thread)
+
+    def _expect(self, maker: Thread) -> None:
+        """Makes known what a thread has made, whether or not that has stopped yet."""
+        tid = maker.message
+        if tid in self.threads:
+            return
+        target = maker.target
+        process = procfs.process_of(tid)
+        if process == tid or ptrace.stop_event(maker.stop) != ptrace.EVENT_CLONE:
+            target = target.child(tid, target.memory if self._shares_memory(maker) else AddressSpace(tid))
+            self.targets[tid] = target
+        newborn = Thread(tid, target, is_newborn=True)
+        self.threads[tid] = newborn
+        if (known := self._unannounced.pop(tid, None)) is not None:
+            newborn.is_running = False
+            newborn.stop = known[1]
+
+    def _shares_memory(self, maker: Thread) -> bool:
+        try:
+            registers = ptrace.registers(maker.tid)
+        except OSError:
+            return False
+        flags = 0
+        if registers.orig_rax == _SYS_VFORK:
+            flags = _CLONE_VM
+        elif registers.orig_rax == _SYS_CLONE:
+            flags = registers.rdi
+        elif registers.orig_rax == _SYS_CLONE3:
+            flags = int.from_bytes(maker.target.memory.read(registers.rdi, 8), "little")
+        return bool(flags & _CLONE_VM)
+
+    def _let_orphans_go(self) -> None:
+        before = time.monotonic() - _ORPHAN_SECONDS
+        for tid, (since, _) in [*self._unannounced.items()]:
+            if since < before:
+                del self._unannounced[tid]
+                with suppress(OSError):
+                    ptrace.detach(tid)
+
+    def _note_exec(self, thread: Thread) -> None:
+        target = thread.target
+        for other in [*self.threads.values()]:
+            if other.target is target and other is not thread:
+                self._forget(other)
+        thread.is_interrupted = thread.is_group_stopped = False
+        thread.taken.clear()
+        target.move_to(AddressSpace(target.pid))
+
+    def _note_end(self, thread: Thread, status: int) -> None:
+        self._forget(thread)
+        target = thread.target
+        if thread.tid != target.pid and self.threads_of(target.memory):
+            self._queue.append(ThreadExited(target, thread.tid))
+            return
+        for other in [*self.threads.values()]:
+            if other.target is target:
+                self._forget(other)
+        target.ended()
+        self.targets.pop(target.pid, None)
+        if os.WIFEXITED(status):
+            self._queue.append(Exited(target, thread.tid, os.WEXITSTATUS(status)))
+        else:
+            self._queue.append(Killed(target, thread.tid, os.WTERMSIG(status), os.WCOREDUMP(status)))
+
+    def _forget(self, thread: Thread) -> None:
+        thread.is_gone = True
+        thread.is_running = False
+        self.threads.pop(thread.tid, None)
+
+    def _translated(self, thread: Thread) -> Event | None:
+        thread.is_queued = False
+        event = self._event_of(thread)
+        if event is None:
+            self.release(thread)
+        elif not thread.is_gone:
+            thread.is_reported = True
+            self._current_thread = thread
+        return event
+
+    def _event_of(self, thread: Thread) -> Event | None:
+        target, tid = thread.target, thread.tid
+        kind = ptrace.stop_event(thread.told)
+        if kind in CREATIONS:
+            return self._creation(thread, kind)
+        if thread.is_gone:
+            return None
+        if kind == ptrace.EVENT_EXEC:
+            return Execed(target, tid)
+        if kind == ptrace.EVENT_VFORK_DONE:
+            return VForkDone(target, tid)
+        if kind == ptrace.EVENT_EXIT:
+            return ThreadExiting(target, tid, thread.message)
+        if kind == ptrace.EVENT_STOP:
+            return GroupStopped(target, tid, ptrace.stop_signal(thread.told)) if thread.is_group_stopped else None
+        return self._signal(thread)
+
+    def _creation(self, thread: Thread, kind: int) -> Event | None:
+        newborn = self.threads.get(thread.message)
+        if newborn is None:
+            return None
+        self.wait_for(newborn)
+        if newborn.is_gone:
+            return None
+        if newborn.target is thread.target:
+            return Cloned(thread.target, thread.tid, newborn.tid)
+        made = VForked if kind == ptrace.EVENT_VFORK else Forked
+        return made(thread.target, thread.tid, newborn.target)
+
+    def _signal(self, thread: Thread) -> Event | None:
+        number = thread.signal = ptrace.stop_signal(thread.told)
+        try:
+            event = SignalStop(thread.target, thread.tid, number, ptrace.signal_information(thread.tid))
+            taken = self.returned(thread, event)
+        except OSError:
+            return None  # killed meanwhile
+        if taken is None:
+            return event
+        return None if taken.is_reported else SignalStop(thread.target, thread.tid, number, taken.information)
+
+    @staticmethod
+    def returned(thread: Thread, event: SignalStop) -> TakenSignal | None:
+        """If the signal whose stop a thread stands in is one that was taken from it and has been raised again: which;
+        it has its information again then."""
+        for taken in thread.taken:
+            if taken.is_sent and taken.signal == event.signal and event.code == _SI_TKILL:
+                ptrace.set_signal_information(thread.tid, taken.information)
+                thread.taken.remove(taken)
+                return taken
+        return None
+
+    # Going on
+
+    def release(self, thread: Thread) -> None:
+        """Lets a thread go on if nothing keeps it."""
+        if thread.is_gone or not thread.may_go_on:
+            return
+        with suppress(ProcessLookupError):  # killed; its end comes next
+            self._raise_again(thread)
+            if thread.is_in_group_stop:
+                ptrace.listen(thread.tid)
+            else:
+                ptrace.resume(thread.tid, thread.signal if thread.is_in_signal_stop else 0)
+        thread.is_running = True
+
+    @staticmethod
+    def _raise_again(thread: Thread) -> None:
+        for taken in thread.taken:
+            if not taken.is_sent:
+                ptrace.send_signal(thread.target.pid, thread.tid, taken.signal)
+                taken.is_sent = True
+
+    def let_go(self, target: Target) -> None:
+        """Ends the tracing of a target whose threads are stopped, and of the children that nobody heard of yet."""
+        for thread in [*self.threads.values()]:
+            if thread.target is not target:
+                continue
+            if thread.is_queued and ptrace.stop_event(thread.told) in CREATIONS:
+                newborn = self.threads.get(thread.message)
+                if newborn is not None and newborn.target is not target:
+                    self.wait_for(newborn)
+                    self.let_go(newborn.target)
+            if not thread.is_running:
+                with suppress(ProcessLookupError):
+                    self._let_go(thread)
+                self._forget(thread)
+        self._queue = deque(item for item in self._queue if item.target is not target)
+        if not any(thread.target is target for thread in self.threads.values()):
+            self.targets.pop(target.pid, None)
+            target.ended()
+
+    def _let_go(self, thread: Thread) -> None:
+        self._raise_again(thread)
+        while thread.taken and not thread.is_in_signal_stop:
+            ptrace.resume(thread.tid)
+            _, thread.stop = os.waitpid(thread.tid, ptrace.WALL)
+            if not ptrace.is_stop(thread.stop):
+                return
+            thread.told = thread.stop
+            if thread.is_in_signal_stop:
+                self._signal(thread)
+        if thread.is_in_signal_stop and not thread.signal and thread.is_queued:
+            thread.signal = ptrace.stop_signal(thread.stop)
+        ptrace.detach(thread.tid, thread.signal if thread.is_in_signal_stop else 0)
+
+    def adopt_started(self, target: Target) -> None:
+        """Begins with a target that stands at the end of its first execve: it goes on with the next event."""
+        thread = Thread(target.pid, target, is_running=False, stop=SIGTRAP | ptrace.EVENT_EXEC << 16, is_reported=True)
+        self.targets[target.pid] = target
+        self.threads[target.pid] = thread
+        self._started.append(thread)
+
+    def unqueue(self, thread: Thread) -> None:
+        """Takes a thread's stop out of what is to be reported."""
+        thread.is_queued = False
+        with suppress(ValueError):
+            self._queue.remove(thread)
+
+    def threads_of(self, memory: AddressSpace) -> list[Thread]:
+        """The known threads that run in some memory."""
+        return [thread for thread in self.threads.values() if thread.target.memory is memory]

@@ -1,0 +1,22 @@
+"""Small C programs for the tests of live mode, compiled when first asked for."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+
+def compiled(directory: Path, name: str, source: str, *options: str) -> Path:
+    """The program, built in `directory`."""
+    program = directory / name
+    code = directory / f"{name}.c"
+    code.write_text(source)
+    subprocess.run(["gcc", "-O2", "-w", *options, "-o", program, code, "-lpthread", "-ldl"], check=True)
+    return program
+
+
+def alike(pid: int) -> dict[str, str]:
+    """What of /proc/PID/status must be the same after a process was controlled and let go."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    names = ("State", "TracerPid", "SigQ", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt", "Threads", "VmSize")
+    return {name: fields[name].strip() for name in names}
