@@ -16,6 +16,11 @@ _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS)
 _DEADLY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def is_descriptor(path: Path) -> bool:
+    """Whether a path names an open file of this process, as /dev/stdout does: a file to write to, never to replace."""
+    return str(path) in ("/dev/stdout", "/dev/stderr") or str(path.parent) in ("/dev/fd", "/proc/self/fd")
+
+
 @contextmanager
 def replacing(target: Path) -> Iterator[int]:
     """Gives a file descriptor to write to; at the end the file is at `target`, in one step, instead of what

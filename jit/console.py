@@ -92,20 +92,21 @@ def _cursor_shown_at_death() -> Iterator[None]:
 
 def write_output(content: str | bytes, output: Path | None) -> None:
     """Write a result to `output`, whole or not at all, or to standard output if it is None or '-'."""
-    if output is None or str(output) == "-":
+    if output is None or str(output) in ("-", "/dev/stdout"):
         if isinstance(content, bytes):
             sys.stdout.flush()
             sys.stdout.buffer.write(content)
         else:
             sys.stdout.write(content)
         return
-    from jit.atomicfile import replacing
+    from jit.atomicfile import is_descriptor, replacing
     from lifter.errors import UsageError
 
     raw = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
     try:
-        if output.exists() and not output.is_file():
-            output.write_bytes(raw)
+        if output.exists() and (is_descriptor(output) or not output.is_file()):
+            with output.open("ab") as stream:
+                stream.write(raw)
             return
         with replacing(output.resolve()) as file:
             view = memoryview(raw)

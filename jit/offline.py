@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from codecache.types import Overlay
-from jit.atomicfile import replacing
+from jit.atomicfile import is_descriptor, replacing
 from jit.elfwriter import EHDR_SIZE, PAGE, PT_PROBELOOM, Added, Chunk, ElfEditor
 from jit.startup import ALIGNMENT, build_startup, startup_size
 from lifter.errors import ProbeloomError, RefusedError, UsageError
@@ -84,6 +84,8 @@ def _editor(image: Image) -> ElfEditor:
 
 def _target(image: Image, output: Path) -> Path:
     """Where the file will be: through symbolic links, so that those stay."""
+    if is_descriptor(output):
+        raise UsageError(f"cannot write {output}: not a plain file")
     try:
         target = output.resolve()
         if target.is_dir():

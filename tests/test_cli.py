@@ -110,6 +110,9 @@ WRONG_USE = {
     "rewrite BINARY -o out --probe block:* --jobs many": "--jobs",
     "rewrite BINARY -o out --probe block:* --liveness maybe": "--liveness",
     "rewrite BINARY -o out --probe block:* --report .": "is a directory",
+    "rewrite BINARY -o out --probe block:* --report BINARY": "cannot write the report",
+    "rewrite BINARY -o out --probe block:* --report ./out": "cannot write the report",
+    "rewrite BINARY -o /dev/stdout --probe block:main": "not a plain file",
     "rewrite BINARY -o . --probe block:main": "is a directory",
     "rewrite BINARY -o absent/out --probe block:main": "cannot write",
     "rewrite BINARY -o BINARY --probe block:main": "cannot write",
@@ -344,6 +347,17 @@ def test_output_that_nobody_reads_or_that_cannot_be_written(words: Path, cli: Cl
     )  # fmt: skip
     assert full.returncode == 2
     assert full.stderr == "probeloom: error: cannot write the output: No space left on device\n"
+
+
+@pytest.mark.parametrize("place", ["-", "/dev/stdout", "/proc/self/fd/1"])
+def test_output_that_goes_to_a_file_is_not_replaced_by_the_report(words: Path, cli: Cli, place: str) -> None:
+    with (cli.directory / "log").open("wb") as log:
+        log.write(b"before\n")
+        log.flush()
+        command = cli.command("rewrite", words, "--dry-run", "--probe", "block:main", "--report", place)
+        subprocess.run(command, stdout=log, check=True)
+    text = (cli.directory / "log").read_text()
+    assert text.startswith("before\n") and '"tracepoints"' in text and "\ndry run: " in text
 
 
 def test_interrupt(words: Path, cli: Cli) -> None:

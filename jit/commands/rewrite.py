@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -43,6 +44,10 @@ def run(request: Request) -> None:
         raise UsageError("no probe given: --probe 'block:*' counts every block")
     for file in (request.output, request.report):
         _check_place(file)
+    if request.report is not None:
+        for other in (request.binary, request.output):
+            if other is not None and _is_same(request.report, other):
+                raise UsageError(f"cannot write the report to {request.report}: it is {other}")
     probes = read_probes(specs)
     image = open_image(request.binary)
     # LLVM takes a second to load: not for a file that is refused.
@@ -82,6 +87,14 @@ def _check_place(file: Path | None) -> None:
             raise UsageError(f"cannot write {file}: no such directory")
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}") from None
+
+
+def _is_same(left: Path, right: Path) -> bool:
+    """Whether two names are one file, or will be."""
+    try:
+        return left.samefile(right)
+    except OSError:
+        return os.path.realpath(left) == os.path.realpath(right)
 
 
 def _is_incomplete(report: dict[str, Any]) -> bool:
