@@ -45,6 +45,9 @@ FLAVOURS: Mapping[str, tuple[str, ...]] = {
 }
 """Further ways to build C and C++, one at a time on top of -O2: name -> compiler and linker flags."""
 
+OF_ONE_COMPILER = {"ubsan": "gcc"}
+"""Flavours that only one can be counted on to build: clang's run-time library is a package of its own."""
+
 RUN_SECONDS = 60
 
 
@@ -186,7 +189,8 @@ def cells(include_flavours: bool = False, exact_faults: bool = False) -> Iterato
                     yield Cell(program, compiler, optimisation, link, stripped=True)
             if include_flavours and program.language in ("c", "cc"):
                 for flavour in FLAVOURS:
-                    yield Cell(program, compiler, "O2", "pie", False, flavour)
+                    if OF_ONE_COMPILER.get(flavour, compiler) == compiler:
+                        yield Cell(program, compiler, "O2", "pie", False, flavour)
                 if "static" in program.links:
                     yield Cell(program, compiler, "O2", "static-pie", False)
 
