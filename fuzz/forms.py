@@ -65,11 +65,19 @@ def _binary() -> Iterator[str]:
     for pairs in _REGISTERS.values():
         for first, second in pairs:
             yield from (f"xchg {first}, {second}", f"xadd {first}, {second}", f"xadd {first}, {first}")
+    for number, (width, pairs) in enumerate(_REGISTERS.items()):
+        first, second = pairs[0]
+        if width != 32:
+            yield from (f"cmpxchg {first}, {second}", f"cmpxchg {second}, {first}", f"cmpxchg {first}, {first}")
+        for place, name in product(_some(number, _places(width), 2), ("xadd", "cmpxchg")):
+            yield from (f"{name} {place}, {second}", f"{name} {place}, {first}")
+    yield from ("xadd qword ptr [rdi], rdi", "cmpxchg qword ptr [rdi], rdi", "cmpxchg qword ptr [rax], rbx")
+    yield from ("cmpxchg bl, ah", "cmpxchg ah, al", "cmpxchg dword ptr [rdi], ebx; sete cl")
     yield from ("xchg al, ah", "xadd al, ah", "xadd ah, al", "xchg eax, eax", "4887c0", "87c0")
 
 
 def _unary() -> Iterator[str]:
-    names = ("not", "neg", "inc", "dec", "mul", "imul")
+    names = ("not", "neg", "inc", "dec", "mul", "imul", "div", "idiv")
     for number, (name, (width, pairs)) in enumerate(product(names, _REGISTERS.items())):
         yield from (f"{name} {register}" for register, _ in pairs)
         yield from (f"{name} {place}" for place in _some(number, _places(width), 1))
@@ -94,6 +102,7 @@ def _shifts() -> Iterator[str]:
         first, second = _REGISTERS[width][0]
         yield from (f"{name} {first}, {second}, {count}" for count in (0, 1, 13, width - 1, width, "cl"))
         yield from (f"{name} {_SIZES[width]} [rdi], {second}, 3", f"{name} {first}, {first}, cl")
+    yield from (f"{name} ax, bx, {count}" for name, count in product(("shld", "shrd"), (0, 1, 8, 15)))
     for width in (32, 64):
         (first, second), (third, _) = _REGISTERS[width]
         yield from (f"{name} {first}, {second}, {third}" for name in ("shlx", "shrx", "sarx"))
@@ -124,6 +133,13 @@ def _moves() -> Iterator[str]:
     yield from ("push rax", "push rsp", "push 5", "push -1", "push 0x12345", "push qword ptr [rdi]")
     yield from ("push qword ptr [rsp + 8]", "pop rax", "pop qword ptr [rdi]", "pop qword ptr [rsp + 8]")
     yield "push qword ptr [rip + 64]"
+    yield from ("pop rsp", "pushfq", "pushfq; pop rax", "pop rax; and rax, 0xcd5; push rax; popfq")
+    yield from ("enter 16, 0", "enter 0, 0", "enter 0, 1", "enter 8, 3", "enter 0, 34", "enter 32, 33")
+    yield from ("sub rsp, rax", "and rsp, -64", "and esp, -16", "mov rsp, rax", "mov esp, eax", "mov rsp, [rdi]")
+    yield from ("lea rsp, [rax + rcx*8]", "lea rsp, [rax - 8]", "lea rsp, [rsp + rax]", "add rsp, [rdi]", "inc rsp")
+    yield from ("xchg rsp, rax", "xadd rsp, rax", "cmovb rsp, rax", "sbb rsp, rsp", "shl rsp, cl", "xor rsp, rbx")
+    yield from ("sub rsp, rax; setc al", "mov rsp, rbx; cmp rsp, rax; sete cl")
+    yield "sub rsp, rax; add rsp, 16; mov rbx, rsp"
     yield from (
         "cbw",
         "cwde",
@@ -179,6 +195,21 @@ def _bit_forms() -> Iterator[str]:
     for name, width in product(("bsf", "bsr", "tzcnt", "lzcnt"), (16, 32, 64)):
         first, second = _REGISTERS[width][0]
         yield from (f"{name} {first}, {second}", f"{name} {first}, {first}", f"{name} {first}, {_SIZES[width]} [rdi]")
+    for width in (16, 32, 64):
+        first, second = _REGISTERS[width][1]
+        yield from (f"popcnt {first}, {second}", f"popcnt {first}, {first}", f"popcnt {first}, {_SIZES[width]} [rdi]")
+    for width in (32, 64):
+        (first, second), (third, _) = _REGISTERS[width]
+        for name in ("pdep", "pext", "bzhi", "bextr"):
+            yield from (f"{name} {first}, {second}, {third}", f"{name} {first}, {first}, {first}")
+        for name in ("pdep", "pext"):
+            yield f"{name} {first}, {second}, {_SIZES[width]} [rdi]"
+        for name in ("bzhi", "bextr"):
+            yield f"{name} {first}, {_SIZES[width]} [rdi], {third}"
+        for source in ("bl", "bh", "r9b", "byte ptr [rdi]"):
+            if not (width == 64 and source == "bh"):
+                yield f"crc32 {first}, {source}"
+    yield from ("crc32 eax, bx", "crc32 eax, ebx", "crc32 eax, dword ptr [rdi]", "crc32 rax, rbx", "crc32 rax, rax")
     for width in (32, 64):
         (first, second), (third, _) = _REGISTERS[width]
         yield from (f"andn {first}, {second}, {third}", f"andn {first}, {second}, {_SIZES[width]} [rdi]")
@@ -207,17 +238,17 @@ def verbatim_forms() -> list[str]:
     """The same for instructions carried as bytes: flags in and out, operands relative to RSP and RIP, faults."""
     places = ("[rsp + 16]", "[rip + 64]", "[rsp + rcx*8 + 32]", "[rdi]")
     forms = ["comisd xmm0, xmm1", "ucomiss xmm3, xmm3", "ptest xmm0, xmm1", "vptest ymm0, ymm1", "fcomi st, st(1)"]
-    forms += ["fucomip st, st(1)", "fcmovb st, st(1)", "fcmovnu st, st(2)", "popcnt eax, ebx", "popcnt r9, rsi"]
-    forms += [f"{name} {register}" for name in ("div", "idiv") for register in ("bl", "bh", "bx", "ebx", "rbx")]
+    forms += ["fucomip st, st(1)", "fcmovb st, st(1)", "fcmovnu st, st(2)"]
     forms += [f"{prefix} {name}" for prefix in ("rep", "repne") for name in ("cmpsb", "cmpsd", "scasb", "scasq")]
     forms += [f"{prefix} {name}" for prefix in ("", "rep") for name in ("movsb", "movsq", "stosb", "stosd", "lodsb")]
-    forms += ["xadd dword ptr [rdi], ebx", "xadd byte ptr [rsp + 16], bl", "xadd qword ptr [rip + 64], rax"]
-    forms += ["cmpxchg ebx, ecx", "cmpxchg bl, dh", "lock cmpxchg qword ptr [rdi], rbx", "lock add dword ptr [rdi], 1"]
+    forms += ["lock xadd byte ptr [rsp + 16], bl", "lock xadd qword ptr [rip + 64], rax"]
+    forms += ["cmpxchg ebx, ecx", "lock cmpxchg byte ptr [rsp + 16], dh", "lock add dword ptr [rdi], 1"]
+    forms += ["lock cmpxchg qword ptr [rdi], rbx"]
     forms += ["lock adc dword ptr [rdi], ebx", "lock xadd qword ptr [rdi], rbx", "xchg dword ptr [rdi], ebx"]
     forms += ["lock bts dword ptr [rdi], 3", "lock inc byte ptr [rdi]", "cmpxchg8b qword ptr [rdi]", "std", "cld"]
-    forms += ["cmpxchg16b xmmword ptr [rdi]", "crc32 eax, bl", "pdep rax, rbx, rcx", "pext eax, ebx, r9d"]
+    forms += ["cmpxchg16b xmmword ptr [rdi]", "lock cmpxchg16b xmmword ptr [rsp + 16]"]
     forms += ["movd xmm0, eax", "movq rax, xmm1", "cvttsd2si rax, xmm0", "cvtsi2sd xmm0, rbx", "pmovmskb eax, xmm0"]
-    forms += ["shld ax, bx, 3", "shrd ax, bx, cl", "67d7", "64d7", "bzhi eax, ebx, r9d", "bextr rax, rbx, rcx"]
+    forms += ["shld ax, bx, 16", "shrd ax, bx, cl", "67d7", "64d7", "movnti dword ptr [rsp + 16], ebx"]
     for place in places:
         forms += [f"movups xmm1, xmmword ptr {place}", f"movups xmmword ptr {place}, xmm1"]
         forms += [f"addsd xmm0, qword ptr {place}", f"pshufd xmm2, xmmword ptr {place.replace('+ 16', '+ 20')}, 27"]
@@ -226,8 +257,8 @@ def verbatim_forms() -> list[str]:
             f"vpaddd ymm0, ymm1, ymmword ptr {place}",
             f"fld qword ptr {place}",
         ]
-        forms += [f"fstp tbyte ptr {place}", f"popcnt eax, dword ptr {place}", f"fist dword ptr {place}"]
-        forms += [f"cmpxchg dword ptr {place}, ebx", f"lock xadd dword ptr {place}, ebx", f"div dword ptr {place}"]
+        forms += [f"fstp tbyte ptr {place}", f"lock inc dword ptr {place}", f"fist dword ptr {place}"]
+        forms += [f"lock cmpxchg dword ptr {place}, ebx", f"lock xadd dword ptr {place}, ebx"]
         forms += [f"vinsertf128 ymm0, ymm1, xmmword ptr {place}, 1", f"pinsrw xmm0, word ptr {place}, 3"]
         forms += [f"xchg qword ptr {place}, rbx", f"lock not word ptr {place}", f"prefetcht0 byte ptr {place}"]
     return forms

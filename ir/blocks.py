@@ -53,15 +53,22 @@ class LiftedBlock:
     following: int
     """First address after the original block, where it falls through to."""
     stack_delta: int | None
-    """What the body adds to RSP; None where it sets RSP from RBP."""
+    """What the body adds to RSP; None where it sets RSP to a value."""
     cut: bool = False
     """Whether native instructions remain after the body that are not the original block's last."""
 
     @property
     def successors(self) -> tuple[int, ...]:
-        """Blocks that control can go to without leaving lifted code, if they are lifted too."""
-        if self.stack_delta is None:
-            return ()
+        """Blocks that control can go to without leaving the region, if they are lifted too."""
+        return () if self.stack_delta is None else self._targets
+
+    @property
+    def left_to(self) -> tuple[int, ...]:
+        """Blocks that control can go to only by leaving the region, since RSP was set to a value."""
+        return self._targets if self.stack_delta is None else ()
+
+    @property
+    def _targets(self) -> tuple[int, ...]:
         match self.terminator:
             case Terminator.FALL:
                 return (self.following,)
@@ -97,7 +104,7 @@ def lift_block(block: Block, *, take_call: bool = False) -> LiftedBlock:
             break
         how = translation(instruction)
         native = how.handling is Handling.NATIVE or (
-            # With RSP set from RBP the new stack may lie where the region's frame is: nothing is written.
+            # With RSP set to a value the new stack may lie where the region's frame is: nothing is written.
             delta is None and (how.writes_memory or (how.uses_stack and how.handling is Handling.VERBATIM))
         )
         if native:

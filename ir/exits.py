@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from lifter.builder import Builder, literal
+from lifter.builder import Builder
 from lifter.instruction import Flow, Imm, Instruction
 from lifter.registers import ARITHMETIC_FLAGS, GPR_NAMES, GPRS, RSP, bits
-from lifter.verbatim import ARITHMETIC_RFLAGS
 
 _FLAGS_SLOT = 0
 _RSP_SLOT = 8
@@ -42,12 +41,7 @@ def emit_exit(b: Builder, leaving: Exit) -> None:
         b.push(64, b.emit(f"ptrtoint ptr @{symbol} to i64"))
     flags = leaving.live & ARITHMETIC_FLAGS
     if flags:
-        # The bits that are not arithmetic flags stay as they are.
-        b.needs_stack = True
-        now = b.emit('call i64 asm sideeffect "pushfq;popq $0", "=r,~{memory}"()')
-        kept = b.op("and", 64, now, literal(~ARITHMETIC_RFLAGS, 64))
-        word = b.op("or", 64, kept, b.flags_word(flags))
-        b.line(f"store i64 {word}, ptr {b.slot_address(_FLAGS_SLOT)}, align 8")
+        b.line(f"store i64 {b.rflags(flags)}, ptr {b.slot_address(_FLAGS_SLOT)}, align 8")
     if b.rsp_offset is None:
         b.line(f"store i64 {b.read_reg(RSP, 64)}, ptr {b.slot_address(_RSP_SLOT)}, align 8")
     pinned = leaving.live & GPRS & ~(1 << RSP)

@@ -47,7 +47,9 @@ def form_regions(lifted: Mapping[int, LiftedBlock], external: Iterable[int]) -> 
         for successor in block.successors:
             if successor in predecessors:
                 predecessors[successor].append(block.address)
-    heads = {address for address in external if address in lifted}
+    left_to = {address for block in lifted.values() for address in block.left_to}
+    entrances = lifted.keys() & (left_to | set(external))
+    heads = set(entrances)
     order = _reverse_post_order(lifted, heads)
     reached = set(order)
     for address in lifted:
@@ -68,7 +70,7 @@ def form_regions(lifted: Mapping[int, LiftedBlock], external: Iterable[int]) -> 
     members: dict[int, dict[int, int]] = {}
     for address in order:
         members.setdefault(owner[address], {})[address] = offsets[address]
-    entered = {address for address in external if address in lifted} | (heads & _unreached(lifted, predecessors))
+    entered = entrances | (heads & _unreached(lifted, predecessors))
     members = _duplicate_small(lifted, members, entered)
     regions = []
     for head in sorted(members):

@@ -3,17 +3,18 @@
 The state of a block is a register file of SSA values. A register holds what is known of it by width, so that a
 32-bit result read as 32 bits needs neither an extension nor a truncation. RSP is special: the machine's RSP
 is below the program's by a fixed distance (see docs/architecture.md), so the program's RSP is tracked as
-an offset from its value at the region's entry, and becomes a value only where it is set from RBP.
+an offset from its value at the region's entry, and becomes a value only where it is set to one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from lifter.flags import FlagSource, compute_condition, compute_flag, known_flag
 from lifter.instruction import Imm, Instruction, Mem, Operand, Reg
 from lifter.registers import ARITHMETIC_FLAGS, FLAG_SHIFT, RSP, bits
-from lifter.verbatim import VerbatimGroup
+from lifter.verbatim import ARITHMETIC_RFLAGS, VerbatimGroup
 from lifter.x86.emit import EMITTERS, Unliftable, undefined
 
 _SEGMENT_SPACE: Final = {"fs": 257, "gs": 256}
@@ -179,6 +180,13 @@ class Builder:
         self.intrinsics.add(f"declare i{width} {function}(i{width}, i{width}, i{width})")
         return self.emit(f"call i{width} {function}(i{width} {high}, i{width} {low}, i{width} {count})")
 
+    def assembly(self, template: str, width: int, inputs: Sequence[tuple[int, str]]) -> str:
+        """The result of one instruction that cannot fault, in AT&T syntax: `$0` is the destination, of `width` bits,
+        the others follow. Inputs are (width, value)."""
+        arguments = ", ".join(f"i{bits_of} {value}" for bits_of, value in inputs)
+        constraints = ",".join(["=r", *("r" for _ in inputs), "~{flags}"])
+        return self.emit(f'call i{width} asm "{template}", "{constraints}"({arguments})')
+
     # --- registers --------------------------------------------------------------------------------------
 
     def read_reg(self, index: int, width: int, high: bool = False) -> str:
@@ -218,7 +226,10 @@ class Builder:
         """Write a register: 32 bits zero the upper half, 8 and 16 keep the rest (SDM volume 1, 3.4.1.1)."""
         self.flush()
         if index == RSP:
-            raise Unliftable("changes the stack pointer by an unknown amount")
+            if width < 32:
+                raise Unliftable("changes a part of the stack pointer")
+            self.set_rsp(self.zext(value, width, 64))
+            return
         if width >= 32:
             self._regs[index] = {width: value}
             return
@@ -287,10 +298,10 @@ class Builder:
             self.lowest = min(self.lowest, self.rsp_offset)
 
     def set_rsp(self, value: str) -> None:
-        """Set the program's RSP to a value that is not known to be RSP plus a constant (leave, mov rsp, rbp).
+        """Set the program's RSP to a value that is not known to be RSP plus a constant (leave, sub rsp, rax).
 
         From here to the end of the region nothing is written to memory: the new stack may lie where the
-        region's frame is (see `lifter.stack`).
+        region's frame is (see docs/architecture.md).
         """
         self.flush()
         self._regs[RSP] = {64: value}
@@ -454,6 +465,14 @@ class Builder:
                 value = self.op("shl", 64, value, str(shift))
             word = value if word == "0" else self.op("or", 64, word, value)
         return word
+
+    def rflags(self, flags: int) -> str:
+        """RFLAGS as i64: the given flags as they are here, the bits that are no arithmetic flags as the machine has
+        them."""
+        self.needs_stack = True
+        now = self.emit('call i64 asm sideeffect "pushfq;popq $0", "=r,~{memory}"()')
+        kept = self.op("and", 64, now, literal(~ARITHMETIC_RFLAGS, 64))
+        return self.op("or", 64, kept, self.flags_word(flags))
 
     def flags_from_word(self, word: str, flags: int) -> None:
         """Set flags from a 64-bit RFLAGS image."""

@@ -359,6 +359,7 @@ def _make_template(code: bytes, parts: Layout) -> _Template | str:
         disp_at=parts.disp_at,
         disp_size=parts.disp_size,
         imm_size=parts.imm_size,
+        resets_stack=resolution.resets_stack,
     )
     position = -1
     if parts.disp_size:
@@ -447,7 +448,7 @@ def _fill(template: _Template, code: bytes) -> Instruction:
     """The template's instruction with the displacement and immediate of `code`."""
     model, parts = template.instruction, template.layout
     operands, effects = model.operands, model.effects
-    handling, reason = model.handling, model.reason
+    handling, reason, resets_stack = model.handling, model.reason, model.resets_stack
     target = None
     shown: list[str] = []
     if template.position >= 0:
@@ -475,10 +476,11 @@ def _fill(template: _Template, code: bytes) -> Instruction:
     if not template.fixed:
         resolution = resolve(replace(template.form, operands=operands))
         operands, effects = resolution.operands, resolution.effects
-        handling, reason = resolution.handling, resolution.reason
+        handling, reason, resets_stack = resolution.handling, resolution.reason, resolution.resets_stack
     return Instruction(
         code, model.mnemonic, operands, model.flow, handling, effects, target, model.lock, model.rep, model.width,
         reason, parts.modrm_at, parts.disp_at, parts.disp_size, parts.imm_size, template.pattern % tuple(shown),
+        resets_stack,
     )  # fmt: skip
 
 

@@ -124,7 +124,7 @@ class Descent:
             owner[at] = 1
             owner[at + 1 : after] = _INTERIORS[size - 1]
             instructions[base + at] = instruction
-            if instruction.flow is not Flow.NEXT or instruction.handling is Handling.NATIVE:
+            if instruction.flow is not Flow.NEXT or instruction.handling is Handling.NATIVE or instruction.resets_stack:
                 if call is not None and instruction.flow is Flow.HALT and self._is_padding(first, after):
                     self._take_back(first, after, call)
                 else:
@@ -195,7 +195,8 @@ class Descent:
         elif flow is Flow.NEXT:
             if end < self.limit:
                 successors.append(end)
-                self.entries.add(end)
+                if instruction.handling is Handling.NATIVE:
+                    self.entries.add(end)
                 self.work.append(end)
         elif flow is Flow.JUMP_INDIRECT:
             self.indirect.append(address)

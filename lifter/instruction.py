@@ -156,6 +156,9 @@ class Instruction:
     """Bytes of immediate at the end of `code`."""
     text: str = ""
     """Intel syntax, for people; branch targets shown relative."""
+    resets_stack: bool = False
+    """Whether it sets RSP to what is neither RSP nor RBP plus a constant: the last of its block, since a region
+    must not write memory after it."""
 
     @property
     def size(self) -> int:

@@ -27,7 +27,7 @@ class Translation:
     reason: str
     """Why it is native; '' otherwise."""
     stack_delta: int | None
-    """What it adds to RSP in bytes; None where RSP is set from RBP."""
+    """What it adds to RSP in bytes; None where RSP is set to a value."""
     writes_memory: bool
     uses_stack: bool
     """Whether it addresses memory through RSP or reads RSP."""

@@ -73,6 +73,18 @@ def test_a_loop_that_moves_the_stack_is_left_and_entered_again() -> None:
     assert 0x10 in lowered.symbols.values()
 
 
+def test_where_a_stack_pointer_of_unknown_value_leads_begins_a_region() -> None:
+    """0x20 is in a loop, and would be in the loop's region; but the block before it leaves its region to go there."""
+    blocks = [
+        block(0x08, to=(0x30,)),
+        block(0x10, to=(0x20,), delta=None),
+        block(0x20, to=(0x30,)),
+        block(0x30, to=(0x20, 0x40), size=9),
+        block(0x40),
+    ]
+    assert heads(blocks, {0x08, 0x10}).keys() == {0x08, 0x10, 0x20, 0x30}
+
+
 def test_large_regions_are_split() -> None:
     count = 3 * MOST_INSTRUCTIONS // 100
     blocks = [block(i * 0x100, to=((i + 1) * 0x100,), size=100) for i in range(count)] + [block(count * 0x100)]
@@ -111,7 +123,8 @@ def lifted(code: str, address: int = 0x1000) -> LiftedBlock:
         ("55 4889e5 e800000000", Terminator.NATIVE, 2, -8),  # push rbp; mov rbp, rsp; call
         ("c9 c3", Terminator.RETURN, 1, None),  # leave; ret
         ("ffe0", Terminator.INDIRECT, 0, 0),  # jmp rax
-        ("4829c4", Terminator.NATIVE, 0, 0),  # sub rsp, rax
+        ("4829c4", Terminator.FALL, 1, None),  # sub rsp, rax
+        ("6689c4", Terminator.NATIVE, 0, 0),  # mov sp, ax
         ("c9 4889 07 c3", Terminator.NATIVE, 1, None),  # leave; mov [rdi], rax; ret: nothing is written after leave
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lifter.builder import Builder, literal
 from lifter.flags import FlagSource, Thunk
-from lifter.instruction import Imm, Instruction, Operand, Reg
+from lifter.instruction import Imm, Instruction, Mem, Operand, Reg
 from lifter.registers import AF, ARITHMETIC_FLAGS, CF, OF, RAX, RDX, RSP, ZF
 from lifter.x86.emit import Unliftable, lifts, undefined, width_of
 
@@ -14,12 +14,10 @@ def _same_register(left: Operand, right: Operand) -> bool:
 
 
 def _adjust_stack(b: Builder, ins: Instruction, sign: int) -> bool:
-    """`add rsp, imm` and `sub rsp, imm`; False if the destination is another one."""
+    """`add rsp, imm` and `sub rsp, imm`; False for all others."""
     dst, src = ins.operands
-    if not (isinstance(dst, Reg) and dst.index == RSP):
+    if dst != Reg(RSP, 64) or not isinstance(src, Imm):
         return False
-    if not isinstance(src, Imm) or dst.width != 64:
-        raise Unliftable("changes the stack pointer by an unknown amount")
     wanted = bool(b.live_flags & ARITHMETIC_FLAGS)
     left = b.read_reg(RSP, 64) if wanted else ""
     b.move_rsp(sign * src.value)
@@ -135,8 +133,6 @@ def logic(b: Builder, ins: Instruction) -> None:
     dst, src = ins.operands
     w = width_of(dst)
     operator = "and" if ins.mnemonic == "test" else ins.mnemonic
-    if isinstance(dst, Reg) and dst.index == RSP and ins.mnemonic != "test":
-        raise Unliftable("changes the stack pointer by an unknown amount")
     if ins.mnemonic == "xor" and _same_register(dst, src):
         result = "0"
     elif ins.mnemonic == "or" and isinstance(dst, Reg) and isinstance(src, Imm) and src.value == -1:
@@ -205,6 +201,28 @@ def _wide_multiply(b: Builder, ins: Instruction, *, signed: bool) -> None:
     _multiplication_flags(b, w, low, overflow)
 
 
+@lifts("div", "idiv")
+def divide(b: Builder, ins: Instruction) -> None:
+    """DIV, IDIV: by the processor's own instruction, which faults as it should and divides numbers of twice the width.
+    All flags are undefined."""
+    (src,) = ins.operands
+    w = width_of(src)
+    divisor = b.read(src)
+    name = ins.mnemonic
+    if w == 8:
+        both = b.read_reg(RAX, 16)
+        text = f'call i16 asm sideeffect "{name}b $2", "={{ax}},{{ax}},q,~{{flags}}"(i16 {both}, i8 {divisor})'
+        b.write_reg(RAX, 16, b.emit(text))
+        return
+    low, high = {16: ("ax", "dx"), 32: ("eax", "edx"), 64: ("rax", "rdx")}[w]
+    constraints = f"={{{low}}},={{{high}}},{{{low}}},{{{high}}},r,~{{flags}}"
+    arguments = f"i{w} {b.read_reg(RAX, w)}, i{w} {b.read_reg(RDX, w)}, i{w} {divisor}"
+    kind = f"{{i{w}, i{w}}}"
+    result = b.emit(f'call {kind} asm sideeffect "{name} $4", "{constraints}"({arguments})')
+    b.write_reg(RAX, w, b.emit(f"extractvalue {kind} {result}, 0"))
+    b.write_reg(RDX, w, b.emit(f"extractvalue {kind} {result}, 1"))
+
+
 def _multiplication_flags(b: Builder, width: int, result: str, overflow: Thunk) -> None:
     others = dict.fromkeys((ZF, AF), undefined)
     b.set_flags(FlagSource("other", width, "", "", result, {CF: overflow, OF: overflow, **others}))
@@ -239,8 +257,37 @@ def xadd(b: Builder, ins: Instruction) -> None:
     """XADD: exchange and add. The sum wins where both operands are one register."""
     dst, src = ins.operands
     w = width_of(dst)
-    left, right = b.read(dst), b.read(src)
+    # The address first: the source may be part of it.
+    pointer = b.pointer(dst) if isinstance(dst, Mem) else ""
+    left, right = b.load_at(pointer, w) if pointer else b.read(dst), b.read(src)
     total = b.op("add", w, left, right)
     b.write(src, left)
-    b.write(dst, total)
+    if pointer:
+        b.store_at(pointer, w, total)
+    else:
+        b.write(dst, total)
     b.set_flags(FlagSource("add", w, left, right, total))
+
+
+@lifts("cmpxchg")
+def cmpxchg(b: Builder, ins: Instruction) -> None:
+    """CMPXCHG: the flags of comparing the accumulator with the destination; memory is written in either case."""
+    dst, src = ins.operands
+    w = width_of(dst)
+    if w == 32 and isinstance(dst, Reg):
+        raise Unliftable("leaves the upper half of its destination alone on some processors only")
+    pointer = b.pointer(dst) if isinstance(dst, Mem) else ""
+    old, new, expected = b.load_at(pointer, w) if pointer else b.read(dst), b.read(src), b.read_reg(RAX, w)
+    equal = b.icmp("eq", w, expected, old)
+    result = b.select(equal, w, new, old)
+    whole = b.read_reg(RAX, 64)
+    if pointer:
+        b.store_at(pointer, w, result)
+    if w == 32:
+        # Where they are equal, nothing is written to the accumulator, not even its upper half.
+        b.write_reg(RAX, 64, b.select(equal, 64, whole, b.zext(old, 32, 64)))
+    else:
+        b.write_reg(RAX, w, old)
+    if not pointer:
+        b.write(dst, result)
+    b.set_flags(FlagSource("sub", w, expected, old, ""))

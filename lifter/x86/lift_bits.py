@@ -91,6 +91,81 @@ def count_zeros(b: Builder, ins: Instruction) -> None:
     b.set_flags(FlagSource("other", w, "", "", result, {CF: carry, **thunks}))
 
 
+@lifts("popcnt")
+def popcnt(b: Builder, ins: Instruction) -> None:
+    """POPCNT: ZF = the source is zero, the other flags are clear. LLVM's own count is slow on older processors."""
+    dst, src = ins.operands
+    w = width_of(dst)
+    result = b.assembly("popcnt $1, $0", w, [(w, b.read(src))])
+    b.write(dst, result)
+    b.set_flags(FlagSource("logic", w, "", "", result, dict.fromkeys((PF, AF, SF), clear)))
+
+
+def clear(_b: Builder) -> str:
+    """The value of a flag that is always cleared."""
+    return "false"
+
+
+@lifts("pdep", "pext")
+def deposit_or_extract(b: Builder, ins: Instruction) -> None:
+    """PDEP, PEXT: no flags."""
+    dst, src, mask = ins.operands
+    w = width_of(dst)
+    b.write(dst, b.assembly(f"{ins.mnemonic} $2, $1, $0", w, [(w, b.read(src)), (w, b.read(mask))]))
+
+
+@lifts("crc32")
+def crc32(b: Builder, ins: Instruction) -> None:
+    """CRC32: only the low half of a 64-bit destination takes part, and its upper half becomes zero. No flags."""
+    dst, src = ins.operands
+    w = width_of(src)
+    wide = max(w, 32)
+    before = b.trunc(b.read(dst), width_of(dst), 32)
+    suffix = {8: "b", 16: "w", 32: "l", 64: "q"}[w]
+    inputs = f"i{wide} {b.zext(before, 32, wide)}, i{w} {b.read(src)}"
+    text = f'call i{wide} asm "crc32{suffix} $2, $0", "=r,0,r,~{{flags}}"({inputs})'
+    b.write(dst, b.zext(b.trunc(b.emit(text), wide, 32), 32, width_of(dst)))
+
+
+@lifts("bzhi")
+def zero_high_bits(b: Builder, ins: Instruction) -> None:
+    """BZHI: bits from the index on become zero; CF = the index is beyond the operand. AF and PF are undefined."""
+    dst, src, index = ins.operands
+    w = width_of(dst)
+    value = b.read(src)
+    number = b.op("and", w, b.read(index), "255")
+    inside = b.icmp("ult", w, number, str(w))
+    result = _low_bits(b, w, value, number, inside)
+    b.write(dst, result)
+
+    def carry(b: Builder) -> str:
+        return b.op("xor", 1, inside, "true")
+
+    b.set_flags(FlagSource("logic", w, "", "", result, {CF: carry}))
+
+
+def _low_bits(b: Builder, width: int, value: str, number: str, inside: str) -> str:
+    """The lowest `number` bits of a value: all where `inside` says that there are not as many."""
+    upper = b.op("shl", width, "-1", b.op("and", width, number, str(width - 1)))
+    kept = b.op("and", width, value, b.op("xor", width, upper, "-1"))
+    return b.select(inside, width, kept, value)
+
+
+@lifts("bextr")
+def extract_bits(b: Builder, ins: Instruction) -> None:
+    """BEXTR: start in bits 0..7 of the control, length in bits 8..15. CF = OF = 0; AF, SF and PF are undefined."""
+    dst, src, control = ins.operands
+    w = width_of(dst)
+    value, both = b.read(src), b.read(control)
+    start = b.op("and", w, both, "255")
+    length = b.op("and", w, b.op("lshr", w, both, "8"), "255")
+    shifted = b.op("lshr", w, value, b.op("and", w, start, str(w - 1)))
+    shifted = b.select(b.icmp("ult", w, start, str(w)), w, shifted, "0")
+    result = _low_bits(b, w, shifted, length, b.icmp("ult", w, length, str(w)))
+    b.write(dst, result)
+    b.set_flags(FlagSource("logic", w, "", "", result))
+
+
 @lifts("andn")
 def andn(b: Builder, ins: Instruction) -> None:
     """ANDN: not the first source, and the second. CF = OF = 0, AF and PF are undefined."""

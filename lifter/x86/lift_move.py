@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lifter.builder import Builder
 from lifter.flags import NEGATED
-from lifter.instruction import Instruction, Mem, Reg
-from lifter.registers import AF, CF, PF, RAX, RBP, RDX, RSP, SF, ZF
+from lifter.instruction import Imm, Instruction, Mem, Reg
+from lifter.registers import AF, ARITHMETIC_FLAGS, CF, PF, RAX, RBP, RDX, RSP, SF, ZF
 from lifter.x86.emit import Unliftable, lifts
 
 _CONDITIONS = (*NEGATED, *NEGATED.values())
@@ -13,13 +13,8 @@ _CONDITIONS = (*NEGATED, *NEGATED.values())
 
 @lifts("mov")
 def mov(b: Builder, ins: Instruction) -> None:
-    """MOV. `mov rsp, rbp` ends a frame; other writes of RSP stay native."""
+    """MOV."""
     dst, src = ins.operands
-    if isinstance(dst, Reg) and dst.index == RSP:
-        if not (dst.width == 64 and isinstance(src, Reg) and src.index == RBP):
-            raise Unliftable("changes the stack pointer by an unknown amount")
-        b.set_rsp(b.read_reg(RBP, 64))
-        return
     b.write(dst, b.read(src))
 
 
@@ -43,18 +38,11 @@ def movsx(b: Builder, ins: Instruction) -> None:
 
 @lifts("lea")
 def lea(b: Builder, ins: Instruction) -> None:
-    """LEA. To RSP: from RSP plus a constant, or from RBP (the end of a frame)."""
+    """LEA. From RSP to RSP it adds a constant."""
     dst, src = ins.operands
     assert isinstance(dst, Reg) and isinstance(src, Mem)
-    if dst.index == RSP:
-        if dst.width != 64 or src.index is not None or src.rip or src.address_width != 64:
-            raise Unliftable("changes the stack pointer by an unknown amount")
-        if src.base == RSP:
-            b.move_rsp(src.disp)
-        elif src.base == RBP:
-            b.set_rsp(b.effective_address(src))
-        else:
-            raise Unliftable("changes the stack pointer by an unknown amount")
+    if dst == Reg(RSP, 64) and src.base == RSP and src.index is None:
+        b.move_rsp(src.disp)
         return
     b.write(dst, b.trunc(b.effective_address(src), 64, dst.width))
 
@@ -81,9 +69,45 @@ def push(b: Builder, ins: Instruction) -> None:
 def pop(b: Builder, ins: Instruction) -> None:
     """POP. A memory operand based on RSP uses RSP after it moved."""
     (dst,) = ins.operands
-    if isinstance(dst, Reg) and dst.index == RSP:
-        raise Unliftable("changes the stack pointer by an unknown amount")
     b.write(dst, b.pop(ins.width or 64))
+
+
+@lifts("pushf")
+def pushf(b: Builder, ins: Instruction) -> None:
+    """PUSHF."""
+    b.push(64, b.rflags(ARITHMETIC_FLAGS))
+
+
+@lifts("popf")
+def popf(b: Builder, ins: Instruction) -> None:
+    """POPF: the bits that are no arithmetic flags (direction, alignment check) are the machine's own."""
+    word = b.pop(64)
+    b.needs_stack = True
+    b.line(f'call void asm sideeffect "pushq $0;popfq", "r,~{{memory}},~{{flags}}"(i64 {word})')
+    b.flags_from_word(word, ARITHMETIC_FLAGS)
+
+
+@lifts("enter")
+def enter(b: Builder, ins: Instruction) -> None:
+    """ENTER: push RBP, the frame pointers of enclosing frames, and the new one, which RBP becomes.
+
+    It ends with an access to where RSP then points, as if to write, which changes nothing.
+    """
+    size, nesting = ins.operands
+    assert isinstance(size, Imm) and isinstance(nesting, Imm)
+    level = nesting.value % 32
+    outer = b.read_reg(RBP, 64)
+    b.push(64, outer)
+    frame = b.read_reg(RSP, 64)
+    for above in range(1, level):
+        b.push(64, b.load_at("ptr " + b.emit(f"inttoptr i64 {b.op('sub', 64, outer, str(8 * above))} to ptr"), 64))
+    if level:
+        b.push(64, frame)
+    b.write_reg(RBP, 64, frame)
+    b.move_rsp(-size.value)
+    if size.value:
+        place = b.stack_pointer_address()
+        b.line(f'call void asm sideeffect "lock;orq $$0, ($0)", "r,~{{memory}},~{{flags}}"({place})')
 
 
 @lifts("leave")

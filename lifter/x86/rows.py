@@ -63,6 +63,8 @@ class Draft:
     kills: int = 0
     undefined: int = 0
     memory: list[MemoryAccess] = field(default_factory=list)
+    resets_stack: bool = False
+    """Whether RSP becomes what is neither RSP nor RBP plus a constant."""
 
     def native(self, reason: str) -> None:
         """Make the form native, unless it already is for another reason."""
@@ -256,6 +258,8 @@ class Resolution:
     """As given; memory operands have the width that the row knows."""
     needs_immediate: bool = False
     """The answer depends on the value of the immediate."""
+    resets_stack: bool = False
+    """As in `Instruction`."""
     row: Row | None = None
 
 
@@ -294,7 +298,9 @@ def resolve(form: Form) -> Resolution:
         draft.reads, draft.writes, draft.kills & draft.writes, draft.undefined & draft.writes,
         tuple(draft.memory), _feature(found, form),
     )  # fmt: skip
-    return Resolution(draft.handling, draft.reason, effects, operands, found.needs_immediate, found)
+    return Resolution(
+        draft.handling, draft.reason, effects, operands, found.needs_immediate, draft.resets_stack, found
+    )
 
 
 def _feature(found: Row, form: Form) -> str:
@@ -396,23 +402,23 @@ def _restrict(draft: Draft) -> None:
         writes = draft.writes & registers.gpr(RSP)
         draft.native("changes the stack pointer" if writes else "reads the stack pointer")
     if draft.handling is Handling.LIFTED and draft.writes & registers.gpr(RSP) and not _is_tracked(form):
-        draft.native("changes the stack pointer by an unknown amount")
+        draft.resets_stack = True
+        if any(isinstance(operand, Reg) and operand.index == RSP and operand.width < 32 for operand in form.operands):
+            draft.native("changes a part of the stack pointer")
 
 
-_STACK_INSTRUCTIONS: Final = frozenset(("push", "pop", "leave", "ret"))
+_STACK_INSTRUCTIONS: Final = frozenset(("push", "pop", "leave", "ret", "enter", "pushf", "popf"))
 
 
 def _is_tracked(form: Form) -> bool:
     """Whether the stack pointer after a lifted instruction is known: RSP or RBP plus a constant."""
     if form.mnemonic in _STACK_INSTRUCTIONS:
-        return True
+        return form.operands != (Reg(RSP, 64),) or form.mnemonic == "push"
     if form.operands[0] != Reg(RSP, 64):
         return False
     source = form.operands[-1]
     if form.mnemonic in ("add", "sub"):
         return isinstance(source, Imm)
-    if form.mnemonic in ("inc", "dec"):
-        return True
     if form.mnemonic == "mov":
         return source in (Reg(RBP, 64), Reg(RSP, 64))
     if form.mnemonic == "lea" and isinstance(source, Mem):

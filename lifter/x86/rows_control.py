@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lifter.instruction import Handling, Reg
+from lifter.instruction import Handling, Imm, MemoryAccess, Reg
 from lifter.registers import RSP, gpr
 from lifter.x86.rows import Draft, row
 from lifter.x86.rows_integer import ARITHMETIC, CONDITIONS, lifted
@@ -25,6 +25,18 @@ def popping(draft: Draft) -> None:
         draft.kills |= gpr(RSP)
 
 
+def entering(draft: Draft) -> None:
+    """With a nesting level, `enter` copies frame pointers from below RBP, and pushes as many."""
+    sixty_four(draft)
+    pushed, copied = draft.memory
+    level = draft.form.operands[1]
+    assert isinstance(level, Imm)
+    if level.value % 32:
+        draft.memory[0] = MemoryAccess(pushed.operand, 0, pushed.read, pushed.write)
+    else:
+        draft.memory.remove(copied)
+
+
 # Stack
 
 lifted("push", "r:rmi", reads="rsp", writes="rsp", memory="w:w[rsp-w]", adjust=sixty_four)
@@ -35,12 +47,10 @@ lifted("pop", "w:rm", reads="rsp", writes="rsp", memory="r:w[rsp]", adjust=poppi
 row("pop", "w:seg", reads="rsp", writes="rsp", memory="r:w[rsp]", handling=NATIVE,
     reason="segment register")  # fmt: skip
 lifted("leave", reads="rbp", writes="rsp rbp", memory="r:w[rbp]", adjust=sixty_four)
-row("enter", "r:i,r:i", reads="rbp rsp", writes="rsp rbp", memory="w:0[rsp]", handling=NATIVE,
-    reason="changes the stack pointer by an unknown amount")  # fmt: skip
-row("pushf", reads=f"rsp df {ARITHMETIC}", writes="rsp", memory="w:w[rsp-w]", handling=NATIVE,
-    reason="moves the flags through the stack")  # fmt: skip
-row("popf", reads="rsp", writes="rsp", sets=f"df {ARITHMETIC}", memory="r:w[rsp]", handling=NATIVE,
-    reason="moves the flags through the stack")  # fmt: skip
+lifted("enter", "r:i,r:i", reads="rbp rsp", writes="rsp rbp", memory="w:w[rsp-w] r:0[rbp]", adjust=entering,
+       needs_immediate=True)  # fmt: skip
+lifted("pushf", reads=f"rsp df {ARITHMETIC}", writes="rsp", memory="w:w[rsp-w]", adjust=sixty_four)
+lifted("popf", reads="rsp", writes="rsp", sets=f"df {ARITHMETIC}", memory="r:w[rsp]", adjust=sixty_four)
 
 # Control
 

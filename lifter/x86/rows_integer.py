@@ -125,17 +125,16 @@ lifted("xor", "rw:rm,r:rmi", sets="cf pf zf sf of", undefined="af", adjust=zeroi
 lifted("inc dec", "rw:rm", sets="pf af zf sf of")
 lifted("neg", "rw:rm", sets=ARITHMETIC)
 lifted("not", "rw:rm")
-lifted("xadd", "rw:r,rw:r", sets=ARITHMETIC)
-row("xadd", "rw:m,rw:r", sets=ARITHMETIC)
+lifted("xadd", "rw:rm,rw:r", sets=ARITHMETIC)
 lifted("adcx", "rw:r,r:rm", reads="cf", sets="cf", feature="adx")
 lifted("adox", "rw:r,r:rm", reads="of", sets="of", feature="adx")
 
 for _size, _low, _high in ((16, "ax", "dx"), (32, "eax", "edx"), (64, "rax", "rdx")):
     _both = f"{_low} {_high}"
     lifted("mul imul", f"r:rm{_size}", reads=_low, writes=_both, sets="cf of", undefined="pf af zf sf")
-    row("div idiv", f"r:rm{_size}", reads=_both, writes=_both, undefined=ARITHMETIC)
+    lifted("div idiv", f"r:rm{_size}", reads=_both, writes=_both, undefined=ARITHMETIC)
 lifted("mul imul", "r:rm8", reads="al", writes="ax", sets="cf of", undefined="pf af zf sf")
-row("div idiv", "r:rm8", reads="ax", writes="ax", undefined=ARITHMETIC)
+lifted("div idiv", "r:rm8", reads="ax", writes="ax", undefined=ARITHMETIC)
 lifted("imul", "rw:r,r:rm", sets="cf of", undefined="pf af zf sf")
 lifted("imul", "w:r,r:rm,r:i", sets="cf of", undefined="pf af zf sf")
 lifted("mulx", "w:r32,w:r,r:rm", reads="edx", feature="bmi2")
@@ -165,8 +164,8 @@ lifted("andn", "w:r,r:r,r:rm", sets="cf zf sf of", undefined="pf af", feature="b
 lifted("bextr", "w:r,r:rm,r:r", sets="cf zf of", undefined="pf af sf", feature="bmi1")
 lifted("blsi blsmsk blsr", "w:r,r:rm", sets="cf zf sf of", undefined="pf af", feature="bmi1")
 lifted("bzhi", "w:r,r:rm,r:r", sets="cf zf sf of", undefined="pf af", feature="bmi2")
-row("pdep pext", "w:r,r:r,r:rm", feature="bmi2")
-row("crc32", "rw:r,r:rm", feature="sse4_2")
+lifted("pdep pext", "w:r,r:r,r:rm", feature="bmi2")
+lifted("crc32", "rw:r,r:rm", feature="sse4_2")
 row("bextr", "w:r,r:rm,r:i", sets="cf zf of", undefined="pf af sf", feature="tbm")
 row("blcfill blci blcic blcmsk blcs blsfill blsic t1mskc tzmsk", "w:r,r:rm", sets="cf zf sf of",
     undefined="pf af", feature="tbm")  # fmt: skip
@@ -174,7 +173,7 @@ row("blcfill blci blcic blcmsk blcs blsfill blsic t1mskc tzmsk", "w:r,r:rm", set
 # Atomic
 
 for _size, _low in ((8, "al"), (16, "ax"), (32, "eax"), (64, "rax")):
-    row("cmpxchg", f"rw:rm{_size},r:r", reads=_low, writes=f"{_low}?", sets=ARITHMETIC)
+    lifted("cmpxchg", f"rw:rm{_size},r:r", reads=_low, writes=f"{_low}?", sets=ARITHMETIC)
 row("cmpxchg8b", "rw:m64", reads="rax rbx rcx rdx", writes="rax? rdx?", sets="zf")
 row("cmpxchg16b", "rw:m128", reads="rax rbx rcx rdx", writes="rax? rdx?", sets="zf", feature="cx16")
 
