@@ -1,11 +1,12 @@
 # make demo   a first look: install into .venv, instrument a program of this machine, run it, show the report
 # make test   everything the project holds itself to: ruff, mypy, the tests
-# make matrix realworld callgrind mutations   the long runs behind tests' short slices
+# make matrix realworld mutations   the long runs behind tests' short slices
+# make bench  how fast instrumented programs run, beside other tools: build/bench
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint packages matrix realworld mutations clean
+.PHONY: help demo test lint packages matrix realworld mutations bench clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,6 +15,7 @@ JOBS ?= $(shell nproc)
 PYTEST_ARGS ?=
 MATRIX_ARGS ?=
 REALWORLD_ARGS ?=
+BENCH_ARGS ?=
 
 # What the tests run, by Debian's names, and the command each brings.
 PACKAGES := gcc:gcc g++:g++ clang:clang lld:ld.lld llvm:llvm-strip rustc:rustc musl-tools:musl-gcc \
@@ -81,6 +83,9 @@ realworld: packages $(VENV)/installed-for-tests
 
 mutations: packages $(VENV)/installed-for-tests
 	$(BIN)/python -m tests.elf_mutations --count 2000 --jobs $(JOBS)
+
+bench: packages $(VENV)/installed-for-tests
+	$(BIN)/python -m bench --jobs $(JOBS) --output build/bench $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

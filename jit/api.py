@@ -99,11 +99,13 @@ class Plan:
         liveness: Literal["abi", "strict"] = "abi",
         counter_update: Literal["auto", "plain", "atomic"] = "auto",
         use_cache: bool = True,
+        bare: bool = False,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> engine.Built:
         """Make the code without writing it. Raises UsageError or RefusedError.
 
-        `jobs` is the number of processes that compile (all cores if None); `progress` is called with
+        `jobs` is the number of processes that compile (all cores if None); `bare` leaves the probes out: the chosen
+        code is recompiled and nothing else, which is what the engine itself costs; `progress` is called with
         (stage, done, total).
         """
         compiled: dict[str, CompiledProbe] = {name: probe.compile() for name, probe in self.probes.items()}
@@ -114,6 +116,7 @@ class Plan:
             use_cache=use_cache,
             probes=compiled,
             progress=progress,
+            bare=bare,
         )
         return engine.build(self.binary.image, self.specs, options)
 

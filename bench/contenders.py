@@ -1,0 +1,84 @@
+"""What is measured: kinds of instrumentation by this engine, and other tools that count the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+from bench.measure import Command
+from bench.workloads import Workload, build
+from jit import Binary
+from jit.tracepoints import Point
+
+Liveness = Literal["abi", "strict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Where and how programs are made."""
+
+    cache: Path
+    jobs: int
+    scratch: Path
+    """For files of this run alone: rewritten programs, profiles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One way of instrumenting."""
+
+    name: str
+    counts: str
+    """What it counts: 'nothing', 'blocks', 'entries', 'entries and returns', 'edges'."""
+    prepare: Callable[[Workload, Setup], Command]
+    """The instrumented program's command, without the workload's arguments. Raises UnavailableError."""
+    compiler: str = "gcc"
+    """Of the original that it is compared with."""
+
+
+def original(workload: Workload, setup: Setup, compiler: str = "gcc") -> Command:
+    """The uninstrumented program."""
+    return Command((str(build(workload, setup.cache, compiler)),))
+
+
+def _probeloom(
+    specs: tuple[str, ...], bare: bool, liveness: Liveness, name: str, workload: Workload, setup: Setup
+) -> Command:
+    binary = build(workload, setup.cache)
+    plan = Binary.open(binary).instrument(specs[0])
+    for spec in specs[1:]:
+        plan = plan.instrument(spec)
+    output = setup.scratch / f"{workload.name}.{name}".replace("/", "-").replace(" ", "-")
+    plan.rewrite(output, jobs=setup.jobs, liveness=liveness, bare=bare)
+    return Command((str(output),), {} if bare else {"PROBELOOM_DATA": f"{output}.data"})
+
+
+_KINDS: Final = (
+    ("null", "nothing", ("block:*",), True),
+    ("block", "blocks", ("block:*",), False),
+    ("entry", "entries", ("entry:*",), False),
+    ("entry+return", "entries and returns", ("entry:*", "return:*"), False),
+    ("edge", "edges", ("edge:*",), False),
+)
+
+
+def own(liveness: Liveness) -> tuple[Contender, ...]:
+    """What this engine offers."""
+    points = {point.value for point in Point}
+    found = []
+    for kind, counts, specs, bare in _KINDS:
+        if all(spec.partition(":")[0] in points for spec in specs):
+            name = f"probeloom {kind}" + (" (strict)" if liveness == "strict" else "")
+            found.append(Contender(name, counts, partial(_probeloom, specs, bare, liveness, name)))
+    return tuple(found)
+
+
+def _gcc_coverage(workload: Workload, setup: Setup) -> Command:
+    program = build(workload, setup.cache, "gcc", ("--coverage",))
+    return Command((str(program),), {"GCOV_PREFIX": str(setup.scratch / "gcov")})
+
+
+COMPILERS: Final = (Contender("gcc --coverage", "blocks", _gcc_coverage),)

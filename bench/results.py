@@ -1,0 +1,107 @@
+"""What was measured, as a text table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.measure import Series
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One contender on one class."""
+
+    tool: str
+    counts: str
+    workload: str
+    series: Series
+    share: float
+    """Of the full work."""
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """Figures and what they come from."""
+        return {
+            "tool": self.tool,
+            "counts": self.counts,
+            "class": self.workload,
+            "ratio": round(self.series.ratio, 4),
+            "spread": round(self.series.spread, 4),
+            "share_of_work": self.share,
+            "original_user_seconds": [round(t, 4) for t in self.series.original],
+            "user_seconds": [round(t, 4) for t in self.series.contender],
+        }
+
+
+@dataclass(slots=True)
+class Results:
+    """All of one run of the benchmarks."""
+
+    machine: Mapping[str, str]
+    classes: Sequence[str]
+    measurements: list[Measurement] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """Wrong outputs."""
+    unavailable: dict[str, str] = field(default_factory=dict)
+    """What could not be measured here, and why."""
+
+    def tools(self) -> list[str]:
+        """Names of the contenders measured, in the order they were first."""
+        return list(dict.fromkeys(m.tool for m in self.measurements))
+
+    def row(self, tool: str) -> dict[str, Measurement]:
+        """A contender's measurements by class."""
+        return {m.workload: m for m in self.measurements if m.tool == tool}
+
+    def mean(self, tool: str) -> float | None:
+        """The geometric mean over all classes; None where one is missing."""
+        row = self.row(tool)
+        if len(row) < len(self.classes):
+            return None
+        return statistics.geometric_mean([m.series.ratio for m in row.values()])
+
+    def to_json(self) -> str:
+        """Everything."""
+        means = {tool: mean for tool in self.tools() if (mean := self.mean(tool)) is not None}
+        content = {
+            "machine": dict(self.machine),
+            "measurements": [m.as_json for m in self.measurements],
+            "geometric_means": {tool: round(mean, 4) for tool, mean in means.items()},
+            "problems": self.problems,
+            "unavailable": self.unavailable,
+        }
+        return json.dumps(content, indent=1) + "\n"
+
+    def to_text(self) -> str:
+        """The table: user time against the uninstrumented program, medians and spreads."""
+        tools = self.tools()
+        counts = {m.tool: m.counts for m in self.measurements}
+        width = max((len(tool) for tool in tools), default=4)
+        kinds = max((len(what) for what in counts.values()), default=6)
+        lines = [
+            "User time against the uninstrumented program: median of the pairs, half the distance of their quartiles",
+            "",
+            f"{'tool':{width}}  {'counts':{kinds}}" + "".join(f"  {name:>13}" for name in self.classes) + "     mean",
+        ]
+        for tool in tools:
+            row = self.row(tool)
+            cells = [_cell(row.get(name)) for name in self.classes]
+            mean = self.mean(tool)
+            last = f"{mean:9.3f}" if mean is not None else f"{'-':>9}"
+            lines.append(f"{tool:{width}}  {counts[tool]:{kinds}}" + "".join(f"  {cell:>13}" for cell in cells) + last)
+        lines += [f"wrong: {problem}" for problem in self.problems]
+        lines += [f"not measured: {what}: {why}" for what, why in self.unavailable.items()]
+        return "\n".join(lines) + "\n"
+
+
+def _cell(measurement: Measurement | None) -> str:
+    if measurement is None:
+        return "-"
+    series = measurement.series
+    return (
+        f"{series.ratio:.2f} ±{series.spread:.2f}" if series.ratio < 10 else f"{series.ratio:.1f} ±{series.spread:.1f}"
+    )
