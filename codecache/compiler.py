@@ -7,12 +7,12 @@ compiles in child processes and survives that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llvmlite import binding as llvm
 
 from codecache.module import module_text, optimise, parse, region_text, set_effort, target_machine
-from codecache.objects import ObjectError, read_regions
+from codecache.objects import ObjectError, read_regions, written_registers
 from codecache.types import CompiledRegion, CompileFailure, RegionSource
 
 Result = CompiledRegion | CompileFailure
@@ -23,38 +23,46 @@ class _Attempt:
     """A region's text, completed for one K."""
 
     source: RegionSource
-    shift: int
     framed: bool
+    firm: bool
+    """Whether the registers of `source.loose` are pinned."""
+
+    @property
+    def shift(self) -> int:
+        return self.source.shift_framed if self.framed else self.source.shift
 
     def text(self, index: int) -> str:
-        return region_text(self.source.text, index, self.shift, self.framed)
+        return region_text(self.source.text, index, self.shift, self.framed, self.firm)
+
+    def better(self, region: CompiledRegion) -> _Attempt | None:
+        """What to compile instead of this, if `region` is what became of it; None where that can be used."""
+        framed = self.framed or region.frame > 0
+        firm = self.firm or bool(written_registers(region.code) & self.source.loose)
+        return None if (framed, firm) == (self.framed, self.firm) else replace(self, framed=framed, firm=firm)
 
 
 def compile_batch(sources: Sequence[RegionSource]) -> list[Result]:
     """Compile regions, one result for each in order.
 
-    Each is compiled as one without a frame, and again with `shift_framed` where it turns out to need one.
+    Each is compiled as one without a frame, and again with `shift_framed` where it turns out to need one; likewise
+    without its loose registers, and with them where its code writes one.
     """
     results: dict[int, Result] = {}
     groups: dict[tuple[bool, str], list[int]] = {}
     for index, source in enumerate(sources):
         groups.setdefault((source.passes, source.features), []).append(index)
     for indices in groups.values():
-        attempts = [_first_attempt(sources[i]) for i in indices]
-        again = []
-        for i, attempt, result in zip(indices, attempts, _compile(attempts), strict=True):
-            results[i] = result
-            if isinstance(result, CompiledRegion) and result.frame and not attempt.framed:
-                again.append(i)
-        attempts = [_Attempt(sources[i], sources[i].shift_framed, True) for i in again]
-        results.update(zip(again, _compile(attempts), strict=True))
+        attempts = {i: _first_attempt(sources[i]) for i in indices}
+        while attempts:
+            found = dict(zip(attempts, _compile(list(attempts.values())), strict=True))
+            results.update(found)
+            better = {i: attempts[i].better(r) for i, r in found.items() if isinstance(r, CompiledRegion)}
+            attempts = {i: attempt for i, attempt in better.items() if attempt is not None}
     return [results[i] for i in range(len(sources))]
 
 
 def _first_attempt(source: RegionSource) -> _Attempt:
-    if "L_fs" in source.text:
-        return _Attempt(source, source.shift_framed, True)
-    return _Attempt(source, source.shift, False)
+    return _Attempt(source, framed="L_fs" in source.text, firm=not source.loose)
 
 
 def _compile(attempts: Sequence[_Attempt]) -> list[Result]:
@@ -97,12 +105,18 @@ def optimised_text(source: RegionSource) -> str:
     return str(module).replace("R0_", "L_")
 
 
-def assembly(source: RegionSource, framed: bool = False) -> str:
-    """The region's machine code as assembly text, for people to read; `framed` as the compiled region is.
+def assembly(source: RegionSource) -> str:
+    """The region's machine code as assembly text, for people to read.
 
     Raises RuntimeError with LLVM's message where LLVM rejects it.
     """
-    attempt = _Attempt(source, source.shift_framed, True) if framed else _first_attempt(source)
+    attempt = _first_attempt(source)
+    while True:
+        (result,) = _compile([attempt])
+        better = attempt.better(result) if isinstance(result, CompiledRegion) else None
+        if better is None:
+            break
+        attempt = better
     module, machine = _optimised([attempt])
     text: str = machine.emit_assembly(module)
     return text.replace("R0_", "L_")

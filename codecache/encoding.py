@@ -13,7 +13,7 @@ from hashlib import sha256
 from codecache.types import CompiledRegion, CompileFailure, RegionSource, Relocation, RelocationKind
 from codecache.version import compiler_identity
 
-_HEAD = struct.Struct("<cIIIiHHH")
+_HEAD = struct.Struct("<cIIIiHH")
 _RELOCATION = struct.Struct("<IBHq")
 _KINDS = tuple(RelocationKind)
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
@@ -28,7 +28,8 @@ def source_key(source: RegionSource) -> bytes:
     Features and options of the compiler are constants in its source, which `compiler_identity` covers.
     """
     digest = _IDENTITY.copy()
-    digest.update(f"{source.shift},{source.shift_framed},{source.passes},{source.features}\0{source.text}".encode())
+    fields = (source.shift, source.shift_framed, source.passes, source.features, source.loose)
+    digest.update(f"{fields}\0{source.text}".encode())
     return digest.digest()
 
 
@@ -42,7 +43,7 @@ def encode(result: CompiledRegion | CompileFailure) -> bytes:
         for relocations in (result.relocations, result.data_relocations)
         for r in relocations
     ]
-    sizes = (len(result.code), len(result.data), result.frame, result.shift, result.writes)
+    sizes = (len(result.code), len(result.data), result.frame, result.shift)
     head = _HEAD.pack(_REGION, *sizes, len(result.relocations), len(result.data_relocations))
     return b"".join([head, *rows, result.code, result.data, ",".join(names).encode()])
 
@@ -61,7 +62,7 @@ def decode(content: bytes) -> CompiledRegion | CompileFailure:
     if content[:1] == _FAILURE:
         return CompileFailure(content[1:].decode())
     try:
-        mark, code_size, data_size, frame, shift, writes, code_count, data_count = _HEAD.unpack_from(content)
+        mark, code_size, data_size, frame, shift, code_count, data_count = _HEAD.unpack_from(content)
         start = _HEAD.size + (code_count + data_count) * _RELOCATION.size
         data_start = start + code_size
         end = data_start + data_size
@@ -81,5 +82,4 @@ def decode(content: bytes) -> CompiledRegion | CompileFailure:
         tuple(relocations[code_count:]),
         frame,
         shift,
-        writes,
     )

@@ -70,7 +70,7 @@ goes into passes that have nothing to do, since the program's compiler did that 
 with counters in every block: code generation executes 22% fewer instructions, the code is 1.6% smaller, and 10 of the
 regions need a frame instead of 6. Machine LICM stays on, for loops."""
 
-_OFFSET = re.compile(r"<([KR])([+-]\d+)?>")
+_PLACEHOLDER = re.compile(r"<([KRLN])([^>]*)>")
 
 
 @cache
@@ -109,20 +109,24 @@ def target_machine(features: str) -> llvm.TargetMachine:
     return target.create_target_machine(cpu=CPU, features=everything, opt=2, reloc="pic", codemodel="small")
 
 
-def region_text(text: str, index: int, shift: int, framed: bool) -> str:
-    """A region's text with its symbols prefixed by its index, `<K+n>` and `<R+n>` replaced (see `RegionSource`).
+def region_text(text: str, index: int, shift: int, framed: bool, firm: bool = True) -> str:
+    """A region's text with its symbols prefixed by its index and what stands in `<>` replaced (see `RegionSource`).
 
-    `framed` says whether the region may have a frame; if it has one all the same, the text is wrong for it.
+    `framed` says whether the region may have a frame; if it has one all the same, the text is wrong for it. `firm`
+    says whether its loose registers are pinned; if they are not and the code writes one, it is wrong as well.
     """
     frame = f"R{index}_fs+" if framed else ""
 
     def replace(match: re.Match[str]) -> str:
+        kind = match[1]
+        if kind == "L" or kind == "N":
+            return match[2] if firm is (kind == "L") else ""
         distance = shift + int(match[2] or 0)
-        if match[1] == "K":
+        if kind == "K":
             return str(distance)
         return f"leaq {frame}{distance}(%rsp), %rsp;" if frame or distance else ""
 
-    return _OFFSET.sub(replace, text.replace("L_", f"R{index}_"))
+    return _PLACEHOLDER.sub(replace, text.replace("L_", f"R{index}_"))
 
 
 def module_text(texts: Iterable[str]) -> str:

@@ -187,9 +187,7 @@ class _Reader:
             else:
                 relocations.append(relocation)
         data, data_relocations = cutter.data()
-        return CompiledRegion(
-            bytes(code), tuple(relocations), data, data_relocations, frame, shift, written_registers(code)
-        )
+        return CompiledRegion(bytes(code), tuple(relocations), data, data_relocations, frame, shift)
 
 
 class _Cutter:
@@ -359,10 +357,10 @@ def _frame(instructions: bytes, text: bytes, address: int) -> int | str:
     return frame
 
 
-def written_registers(code: bytes | bytearray) -> int:
+def written_registers(code: bytes) -> int:
     """General-purpose registers that machine code may write, RSP apart; all if some of it cannot be decoded."""
     mask = 0
-    for _, instruction in decode_run(bytes(code)):
+    for _, instruction in decode_run(code):
         if isinstance(instruction, Undecodable):
             return GPRS
         mask |= instruction.effects.writes

@@ -28,7 +28,7 @@ from codecache.types import CompileFailure, RegionSource
 from codecache.worker import Response, frame
 from lifter.errors import ProbeloomError
 
-_BATCH_REGIONS = 48
+_BATCH_REGIONS = 96
 _BATCH_TEXT = 1 << 18
 """A batch is full with this many regions or characters: LLVM's memory for it stays in the tens of MB."""
 _AHEAD = 2
@@ -232,7 +232,7 @@ class Compiler:
                 worker.since = time.monotonic()
             worker.batches.append(batch)
             assert worker.process.stdin is not None
-            fields = [(s.text, s.shift, s.shift_framed, s.passes, s.features) for s in batch.sources]
+            fields = [(s.text, s.shift, s.shift_framed, s.passes, s.features, s.loose) for s in batch.sources]
             try:
                 worker.process.stdin.write(frame(fields))
                 worker.process.stdin.flush()

@@ -52,8 +52,6 @@ class CompiledRegion:
     """Bytes of frame that the prologue makes."""
     shift: int
     """The K that it was compiled with: the stub in front must lower RSP by it."""
-    writes: int = 0xFFFF
-    """General-purpose registers that its code may write (see `lifter.registers`); all where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

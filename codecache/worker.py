@@ -6,6 +6,7 @@ a batch, so that it never outlives the process that started it.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import queue
@@ -23,7 +24,7 @@ from codecache.types import RegionSource
 
 _LENGTH = struct.Struct("<Q")
 
-Request = list[tuple[str, int, int, bool, str]]
+Request = list[tuple[str, int, int, bool, str, int]]
 """The fields of each region's source."""
 Response = tuple[int, list[bytes]]
 """The worker's largest memory so far in KiB, and the encoded results: of nothing when it has started, then of each
@@ -54,6 +55,9 @@ def main() -> None:
     requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(sys.stdin.buffer, requests), daemon=True).start()
     initialise()
+    # Regions come and go without reference cycles: looking for those takes a tenth of the time.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     results: list[bytes] = []
     while True:
         response: Response = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, results)

@@ -34,8 +34,8 @@ class Exit:
     """For a call: the original return address."""
 
 
-def emit_exit(b: Builder, leaving: Exit) -> None:
-    """Emit the statement that leaves; the block ends with it."""
+def emit_exit(b: Builder, leaving: Exit, loose: int = 0) -> None:
+    """Emit the statement that leaves; the block ends with it. `loose`: see `RegionSource`."""
     if leaving.return_to is not None:
         symbol = b.symbols.name("d", leaving.return_to)
         b.push(64, b.emit(f"ptrtoint ptr @{symbol} to i64"))
@@ -46,15 +46,25 @@ def emit_exit(b: Builder, leaving: Exit) -> None:
         b.line(f"store i64 {b.read_reg(RSP, 64)}, ptr {b.slot_address(_RSP_SLOT)}, align 8")
     pinned = leaving.live & GPRS & ~(1 << RSP)
     values = ", ".join([f"i64 {b.read_reg(index, 64)}" for index in bits(pinned)])
-    constraints = _constraints(pinned)
+    if loose:
+        values += _loose_values(loose, bool(pinned))
+    constraints = _constraints(pinned, loose)
     text = _restore_stack(b, bool(flags)) + _jump(b, leaving)
     b.line(f'call void asm sideeffect "{text}", "{constraints}"({values})')
     b.line("unreachable")
 
 
 @lru_cache(1 << 12)
-def _constraints(pinned: int) -> str:
-    return ",".join([*(f"{{{GPR_NAMES[index]}}}" for index in bits(pinned)), "~{memory}"])
+def _constraints(pinned: int, loose: int) -> str:
+    first, more = ("".join(f"{{{GPR_NAMES[index]}}}," for index in bits(mask)) for mask in (pinned, loose))
+    return first + (f"<L{more}>" if loose else "") + "~{memory}"
+
+
+@lru_cache(1 << 12)
+def _loose_values(loose: int, others: bool) -> str:
+    """Loose registers are as they were at entry, wherever the region leaves."""
+    values = ", ".join(f"i64 %r{index}" for index in bits(loose))
+    return f"<L, {values}>" if others else f"<L{values}>"
 
 
 def _restore_stack(b: Builder, flags: bool) -> str:

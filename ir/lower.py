@@ -84,9 +84,6 @@ class LoweredRegion:
     """Symbol -> address in the image ('L_x', 'L_d'), or index among the counters ('L_c', 'L_w')."""
     flags_in: bool
     """Whether the stub must push the flags: they are live at the head."""
-    loose: int
-    """Registers that are live all through but not pinned, in the hope that LLVM does not use them: the compiled code
-    must not write them. Most pins of a region are for such registers, and each costs LLVM time."""
     lifted: int
     """Number of instructions with lifted semantics, jumps and returns included."""
     verbatim: int
@@ -302,20 +299,16 @@ class _Lowering:
         framed = -b.lowest + self.options.red_zone + SLOTS_SIZE
         framed += -framed % 8
         unframed = framed if b.needs_stack or self.flags_in else -b.lowest
-        source = RegionSource(text, unframed, framed, passes=bool(self.probes))
+        source = RegionSource(text, unframed, framed, passes=bool(self.probes), loose=self.loose)
         return LoweredRegion(
-            self.region.head, source, dict(self.symbols.addresses), bool(self.flags_in), self.loose, lifted, verbatim
+            self.region.head, source, dict(self.symbols.addresses), bool(self.flags_in), lifted, verbatim
         )
 
     def _emit_entry(self) -> None:
         b = self.b
-        registers = bits(self.pinned)
-        if registers:
-            kind, text = _entry_statement(self.pinned)
-            result = b.emit(text)
-            for position, index in enumerate(registers):
-                value = result if len(registers) == 1 else b.emit(f"extractvalue {kind} {result}, {position}")
-                b.set_register(index, value)
+        b.lines += _entry_statement(self.pinned, self.loose)
+        for index in bits(self.pinned):
+            b.set_register(index, f"%r{index}")
         if self.flags_in:
             # The stub pushed them: they are where the machine's RSP points at entry.
             word = b.emit(f"load i64, ptr {b.slot_address(0)}, align 8")
@@ -486,7 +479,7 @@ class _Lowering:
     def _leave(self, leaving: Exit) -> None:
         """End the block by leaving the region."""
         self._flush_counters()
-        emit_exit(self.b, leaving)
+        emit_exit(self.b, leaving, self.loose)
 
     def _label(self, block: LiftedBlock, target: int) -> str:
         """Where one side of a branch goes: a block, or a block of its own that leaves."""
@@ -560,13 +553,25 @@ class _Lowering:
         return "\n".join([*declarations, *head, *lines, "}", ""])
 
 
-@lru_cache(1 << 12)
-def _entry_statement(pinned: int) -> tuple[str, str]:
-    """Type and text of the statement that takes registers in."""
-    registers = bits(pinned)
-    constraints = ",".join(f"={{{GPR_NAMES[i]}}}" for i in registers)
-    kind = "i64" if len(registers) == 1 else "{" + ", ".join(["i64"] * len(registers)) + "}"
-    return kind, f'call {kind} asm sideeffect "", "{constraints},~{{memory}}"()'
+@lru_cache(1 << 14)
+def _entry_statement(pinned: int, loose: int) -> tuple[str, ...]:
+    """The lines that take registers in: pinned ones as `%r<index>`, loose ones likewise where they are pinned too."""
+    if not loose:
+        return tuple(_take_in(pinned))
+    first = f"<N{chr(10).join(_take_in(pinned))}>" if pinned else ""
+    return (first + f"<L{chr(10).join(_take_in(pinned | loose))}>",)
+
+
+def _take_in(registers: int) -> list[str]:
+    names = bits(registers)
+    constraints = ",".join(f"={{{GPR_NAMES[i]}}}" for i in names)
+    if len(names) == 1:
+        return [f'  %r{names[0]} = call i64 asm sideeffect "", "{constraints},~{{memory}}"()']
+    if not names:
+        return []
+    kind = "{" + ", ".join(["i64"] * len(names)) + "}"
+    lines = [f"  %r{name} = extractvalue {kind} %in, {position}" for position, name in enumerate(names)]
+    return [f'  %in = call {kind} asm sideeffect "", "{constraints},~{{memory}}"()', *lines]
 
 
 def _pointers(instruction: Instruction) -> tuple[int, ...]:
@@ -617,7 +622,7 @@ def lower(
     """The IR of a region.
 
     `actions` maps instruction addresses to what runs before them; `live_at` says what is live before an
-    original instruction. `firm` pins every register that is live (see `LoweredRegion.loose`).
+    original instruction. `firm` pins every register that is live (see `RegionSource.loose`).
 
     Raises AssertionError where an emitter reads what the instruction's row does not
     declare: a bug of ours, never of the program.

@@ -19,15 +19,6 @@ do not check, and none of those is instrumented."""
 Result = CompiledRegion | CompileFailure
 
 
-def written_loose(work: Work, results: Sequence[Result]) -> frozenset[int]:
-    """Positions of regions whose code writes a register that was left loose: `work.pin` has to lower them again."""
-    return frozenset(
-        position
-        for position, (region, result) in enumerate(zip(work.code.all_regions, results, strict=True))
-        if isinstance(result, CompiledRegion) and result.writes & region.loose
-    )
-
-
 def compiled_whole(image: Image, work: Work, results: Sequence[Result]) -> CompiledFunction | Refusal:
     """The function if all of its regions can be used; else why not."""
     pieces = []

@@ -18,7 +18,7 @@ from codecache.types import CompileFailure, Overlay
 from ir.source import RegionSource
 from jit import datafile, offline
 from jit.builtcache import decode, encode, plan_key
-from jit.compiled import compiled_whole, refusal, written_loose
+from jit.compiled import compiled_whole, refusal
 from jit.layout import CompiledFunction, lay_out, trampolines
 from jit.prepare import Clock, Options, Prepared, Work, load_probes, prepare
 from jit.tracepoints import Spec, Tracepoint
@@ -125,24 +125,8 @@ class _Build:
                 results[function][position] = result
                 done += 1
                 self._progress("compile", done, len(places))
-            self._pin_what_was_written(compiler, works, results)
             self.hits, self.misses = compiler.hits, compiler.misses
         return works, results
-
-    @staticmethod
-    def _pin_what_was_written(compiler: Compiler, works: list[Work], results: list[list[Result]]) -> None:
-        """Compile again, with every live register pinned, regions whose code writes one that was left loose."""
-        places: list[tuple[int, int]] = []
-        sources: list[RegionSource] = []
-        for number, (work, found) in enumerate(zip(works, results, strict=True)):
-            written = written_loose(work, found)
-            if written:
-                works[number] = work = replace(work, code=work.pin(work.code, written))
-                places += [(number, position) for position in written]
-                sources += [work.code.regions[position].source for position in written]
-        for index, result in compiler.compile_all(sources):
-            number, position = places[index]
-            results[number][position] = result
 
     # --- result -----------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from codecache.compiler import assembly, compile_batch, optimised_text
 from codecache.types import CompiledRegion
 from ir.lower import LoweredRegion
-from ir.source import RegionSource
+from ir.source import RegionSource, readable
 from jit.prepare import Clock, Options, Prepared, prepare
 from jit.tracepoints import Point, Spec
 from lifter.cfg import build_all
@@ -40,8 +40,8 @@ def stage(image: Image, function: Function, which: Stage, specs: Sequence[Spec],
     if planned is None:
         raise RefusedError(f"{function.demangled}: {_first_reason(prepared)}")
     makers: dict[str, Callable[[RegionSource], str]] = {
-        "ir": lambda source: source.text,
-        "probe": lambda source: source.text,
+        "ir": lambda source: readable(source.text),
+        "probe": lambda source: readable(source.text),
         "opt": optimised_text,
         "asm": _machine_code,
     }
@@ -66,8 +66,7 @@ def _machine_code(source: RegionSource) -> str:
     (result,) = compile_batch([source])
     if not isinstance(result, CompiledRegion):
         return f"; {result.reason}"
-    text = assembly(source, framed=result.shift == source.shift_framed)
-    return f"; stack lowered by {result.shift}, frame {result.frame}\n{text}"
+    return f"; stack lowered by {result.shift}, frame {result.frame}\n{assembly(source)}"
 
 
 def render_graph(graph: FunctionGraph) -> str:

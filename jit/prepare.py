@@ -17,7 +17,7 @@ from ir.lower import LoweringOptions
 from ir.probes import CompiledProbe, load_probe
 from jit.attach import Attachments, FunctionActions, attach
 from jit.planner import FunctionPlan, plan_function
-from jit.regions import FunctionCode, lower_function, pin
+from jit.regions import FunctionCode, lower_function
 from jit.specs import match
 from jit.tracepoints import Spec, Tracepoint
 from lifter.borders import Borders
@@ -81,8 +81,6 @@ class Work:
     plan: FunctionPlan
     code: FunctionCode
     tracepoints: tuple[Tracepoint, ...]
-    pin: Callable[[FunctionCode, frozenset[int]], FunctionCode]
-    """Lowers the regions at these positions again, every live register pinned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +94,8 @@ class Planned:
 
     def lower(self) -> Work:
         """Its regions as IR."""
-        borders = self.borders()
-        code = lower_function(self.plan, self.actions, borders, self.options)
-        lower_again = partial(pin, self.plan, self.actions, borders, self.options)
-        return Work(self.plan, code, self.actions.tracepoints, lower_again)
+        code = lower_function(self.plan, self.actions, self.borders(), self.options)
+        return Work(self.plan, code, self.actions.tracepoints)
 
 
 @dataclass(slots=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ir.blocks import LiftedBlock, Terminator
 from ir.lower import Action, Count, LiveAt, LoweredRegion, LoweringOptions, lower
@@ -49,22 +49,6 @@ def lower_function(
         count = (Count(counter),) if counter != NO_COUNTER else ()
         redirects.append((redirect, _stub(redirect.site, redirect.target, count, live_at, options)))
     return FunctionCode(regions, entry_stub, tuple(redirects))
-
-
-def pin(
-    plan: FunctionPlan,
-    actions: FunctionActions,
-    live_at: LiveAt,
-    options: LoweringOptions,
-    code: FunctionCode,
-    positions: Container[int],
-) -> FunctionCode:
-    """The code with the regions at these positions lowered again, every live register pinned."""
-    regions = tuple(
-        lower(region, actions.at, live_at, options, firm=True) if position in positions else lowered
-        for position, (region, lowered) in enumerate(zip(plan.regions, code.regions, strict=True))
-    )
-    return replace(code, regions=regions)
 
 
 def _stub(

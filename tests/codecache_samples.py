@@ -93,6 +93,22 @@ def spilling() -> RegionSource:
     return source(region(body + leave("x0", {**values, "r15": "%sum"}), REGISTERS))
 
 
+def passing_through(clobbered: str) -> RegionSource:
+    """inc rax, with rbx left loose and a register clobbered in between."""
+    text = f"""\
+define ghccc void @L_region() #0 {{
+<N  %rax = call i64 asm sideeffect "", "={{rax}}"()><L  %in = call {{i64, i64}} asm sideeffect "", "={{rax}},={{rbx}}"()
+  %rax = extractvalue {{i64, i64}} %in, 0
+  %rbx = extractvalue {{i64, i64}} %in, 1>
+  call void asm sideeffect "xorl %{clobbered.replace("r", "e")}, %{clobbered.replace("r", "e")}", "~{{{clobbered}}}"()
+  %sum = add i64 %rax, 1
+  call void asm sideeffect "<R>jmp L_x0", "{{rax}},<L{{rbx}},>~{{memory}}"(i64 %sum<L, i64 %rbx>)
+  unreachable
+}}
+"""
+    return RegionSource(text, 0, 192, False, loose=1 << 3)
+
+
 def switching(cases: int = 8) -> RegionSource:
     """A loop over a byte string (rsi, ends with 255) whose bytes select what happens to rax: a jump table."""
     body = """\

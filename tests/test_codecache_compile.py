@@ -54,6 +54,15 @@ def test_spilling_region_gets_a_frame_below_the_red_zone() -> None:
     assert bytes(end.memory.mem_read(STACK_POINTER - 128, 120)) == red_zone
 
 
+@pytest.mark.parametrize(("clobbered", "pinned"), [("rbx", True), ("rcx", False)])
+def test_a_loose_register_is_pinned_where_the_code_writes_it(clobbered: str, pinned: bool) -> None:
+    source = samples.passing_through(clobbered)
+    region = compiled(source)
+    end = run(region, {"rax": 5, "rbx": 7})
+    assert (end.registers["rax"], end.registers["rbx"]) == (6, 7)
+    assert ("%rbx" in assembly(source)) == pinned
+
+
 def test_switch_uses_its_jump_table() -> None:
     regions = [compiled(samples.switching(n)) for n in (8, 11)]
     regions += compile_batch([samples.switching(8), samples.branch(), samples.switching(11)])[::2]  # type: ignore[arg-type]

@@ -6,10 +6,12 @@ from itertools import pairwise
 
 import pytest
 
+from codecache.module import region_text
 from ir.blocks import LiftedBlock, Terminator, lift_block
 from ir.dominance import dominance_frontiers, immediate_dominators, in_loops, phi_masks
 from ir.lower import Count, LoweringOptions, lower
 from ir.regions import MOST_INSTRUCTIONS, Region, form_regions
+from ir.source import readable
 from lifter.decode import decode
 from lifter.graph import Block
 from lifter.instruction import Instruction
@@ -152,8 +154,11 @@ def test_a_register_that_passes_through_is_checked_and_not_pinned() -> None:
     live = (1 << 7) | (1 << 3)
     loose = lower(region, {}, lambda _: live, LoweringOptions())
     firm = lower(region, {}, lambda _: live, LoweringOptions(), firm=True)
-    assert loose.loose == 1 << 3 and "rbx" not in loose.source.text
-    assert firm.loose == 0 and "{rbx}" in firm.source.text
+    assert loose.source.loose == 1 << 3 and "rbx" not in readable(loose.source.text)
+    assert firm.source.loose == 0 and "{rbx}" in firm.source.text
+    pinned_after_all = region_text(loose.source.text, 0, 0, framed=False, firm=True)
+    assert '"={rbx},={rsi},={rdi},~{memory}"' in pinned_after_all
+    assert '"{rdi},{rbx},~{memory}"(i64 %v' in pinned_after_all and ", i64 %r3)" in pinned_after_all
 
 
 def test_live_flags_are_taken_in_and_handed_over() -> None:
