@@ -29,6 +29,7 @@ from fuzz.values import random_batch
 from lifter.decode import decode
 from lifter.instruction import Flow, Handling, Instruction, Mem
 from lifter.registers import FLAG_SHIFT, MXCSR, RSP, VECTOR_SHIFT, X87, names
+from lifter.x86.rows_system import VARYING
 
 READ_ONLY: Final = Region(0x4000_0000, 4096, writable=False, content=random.Random(0).randbytes(4096))
 REGIONS: Final = (DATA, STACK, READ_ONLY)
@@ -38,11 +39,7 @@ _FORBIDDEN: Final = frozenset((
     "transaction", "shadow stack", "far branch",
 ))  # fmt: skip
 """Reasons of native handling for which an instruction cannot or must not be run."""
-_VARYING: Final = frozenset((
-    "rdtsc", "rdtscp", "rdrand", "rdseed", "rdpid", "cpuid", "rdpmc", "rdpru", "xgetbv", "rdfsbase", "rdgsbase",
-    "monitorx", "mwaitx", "umonitor", "umwait", "tpause", "rdpkru", "wrpkru", "xrstor", "xrstor64", "xsaveopt",
-    "xsavec", "xsaveopt64", "xsavec64", "popf",
-))  # fmt: skip
+_VARYING: Final = VARYING | {"popf"}
 """Their result depends on more than the state, or the state (trap flag, features) must not be random."""
 
 

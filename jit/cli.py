@@ -1,4 +1,4 @@
-"""The command line: `probeloom list|lift|rewrite|report|verify|cache`.
+"""The command line: `probeloom list|lift|rewrite|report|verify|coverage|cache`.
 
 Exit codes: 0 done, 2 wrong use, 3 refused, 4 a difference was found, 5 a fault of our own.
 """
@@ -208,6 +208,25 @@ def verify(
             use_cache=not no_cache,
         )
     )
+
+
+@app.command()
+def coverage(
+    binaries: Annotated[list[Path], typer.Argument(metavar="BINARY", help="Executables and shared libraries.")],
+    data: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A data file of a run with its blocks counted.")
+    ] = None,
+    forms: Annotated[int, typer.Option(metavar="N", min=0, help="How many native forms to show.")] = 12,
+    jobs: Jobs = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show how many instructions are lifted, carried and native.
+
+    With --data also how many of those that were executed.
+    """
+    from jit.commands.coverage import run
+
+    run(binaries, data or [], forms, _jobs(jobs), as_json)
 
 
 @cache_app.command("info")

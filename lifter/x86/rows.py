@@ -134,6 +134,8 @@ class Row:
     needs_immediate: bool
     encodings: frozenset[str]
     """'' legacy, 'vex', 'evex', 'xop'; empty for any."""
+    section: str
+    """What the rows around it are about, for docs/instructions.md."""
 
     def fits(self, form: Form) -> bool:
         """Whether this row describes `form`."""
@@ -161,6 +163,14 @@ _KINDS: Final[dict[str, frozenset[str]]] = {
 }  # fmt: skip
 _ACCESS: Final = re.compile(r"(rw|[rwma-])(?::([a-z]+)(\d*)(?:/(\d+))?(=)?)?")
 _MEMORY: Final = re.compile(r"(rw|r|w):(\d+|w)\[(\w+)(?:-(\w+))?\]")
+
+
+_section: Final = [""]
+
+
+def section(title: str) -> None:
+    """Say what the rows that follow are about."""
+    _section[0] = title
 
 
 def row(
@@ -212,7 +222,7 @@ def row(
         added = Row(
             mnemonic, shape, accesses, handling, reason, read_mask, write_mask | flags | unknown,
             kill_mask | flags | unknown, unknown, tuple(implicit), feature, adjust, needs_immediate,
-            frozenset("" if word == "legacy" else word for word in encodings.split()),
+            frozenset("" if word == "legacy" else word for word in encodings.split()), _section[0],
         )  # fmt: skip
         TABLE.setdefault(mnemonic, []).append(added)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lifter.registers import OPMASKS
 from lifter.x86 import rows_sse
-from lifter.x86.rows import Draft, row
+from lifter.x86.rows import Draft, row, section
 from lifter.x86.rows_integer import ARITHMETIC
 from lifter.x86.rows_sse import FLOATING, independent
 
@@ -38,7 +38,7 @@ def clears_mask(draft: Draft) -> None:
         draft.writes |= draft.reads & OPMASKS
 
 
-# Moves
+section("AVX: moves")
 
 _avx("vmovaps vmovapd vmovups vmovupd", "w:v,r:vm/1", "w:m/1,r:v")
 _avx("vmovdqa vmovdqu", "w:v,r:vm/1", "w:m/1,r:v", feature="avx")
@@ -61,7 +61,7 @@ _avx("vmaskmovdqu", "r:x,r:x", reads="rdi", memory="w:16[rdi]", feature="avx")
 _avx("vmaskmovps vmaskmovpd", "w:v,r:v,r:m/1", "m:m/1,r:v,r:v", feature="avx")
 _avx("vpmaskmovd vpmaskmovq", "w:v,r:v,r:m/1", "m:m/1,r:v,r:v", feature="avx2")
 
-# Floating point
+section("AVX and FMA: floating point")
 
 for _suffix, _bits in (("ps", "/1"), ("pd", "/1"), ("ss", "32"), ("sd", "64")):
     _names = " ".join(f"v{name}{_suffix}" for name in (*rows_sse.FLOAT_BINARY, "scalef"))
@@ -100,7 +100,7 @@ _avx("vinsertps", "w:x,r:x,r:xm32,r:i")
 _avx("vextractps", "w:rm,r:x,r:i")
 _avx("vpermilps vpermilpd", "w:v,r:v,r:vm/1", "w:v,r:vm/1,r:i")
 
-# Conversions
+section("AVX: conversions")
 
 _avx("vcvtdq2ps vcvtps2dq vcvttps2dq", "w:v,r:vm/1", **FLOATING)
 _avx("vcvtdq2pd", "w:v,r:vm/2")
@@ -120,7 +120,7 @@ _avx("vcvtps2ph", "w:vm/2,r:v,r:i", feature="f16c f16c avx512f", **FLOATING)
 _avx("vcvtpd2dq vcvttpd2dq vcvtpd2ps", "w:x,r:v", "w:x,r:m", "w:y,r:zm512", **FLOATING)
 _avx("vcvtpd2udq vcvttpd2udq vcvtqq2ps vcvtuqq2ps", "w:x,r:v", "w:x,r:m", "w:y,r:zm512", feature="avx512f", **FLOATING)
 
-# Integer
+section("AVX: integers")
 
 row(_prefixed(rows_sse.INTEGER_BYTE_WORD), "w:v,r:v,r:vm/1", feature=_BYTE_WORD, adjust=independent)
 row(_prefixed(rows_sse.INTEGER_WIDE), "w:v,r:v,r:vm/1", feature=_WIDE, adjust=independent)
@@ -147,7 +147,7 @@ _avx("vpblendd", "w:v,r:v,r:vm/1,r:i", feature="avx2")
 _avx("vpsllvd vpsllvq vpsrlvd vpsrlvq vpsravd vpsravq", "w:v,r:v,r:vm/1", feature=_VARIABLE)
 _avx("vpsllvw vpsrlvw vpsravw", "w:v,r:v,r:vm/1", feature="avx512bw")
 
-# Broadcasts, lanes, permutations
+section("AVX: broadcasts, lanes, permutations")
 
 _avx("vbroadcastss", "w:v,r:xm32")
 _avx("vbroadcastsd", "w:v,r:xm64")
@@ -178,7 +178,7 @@ for _element in ("b", "w", "d", "q", "ps", "pd"):
     _avx(f"vpermi2{_element} vpermt2{_element}", "rw:v,r:v,r:vm/1", feature="avx512f")
 _avx("vshuff32x4 vshuff64x2 vshufi32x4 vshufi64x2 valignd valignq", "w:v,r:v,r:vm/1,r:i", feature="avx512f")
 
-# Gathers and scatters: the mask says which elements are accessed
+section("AVX: gathers and scatters, whose mask says which elements are accessed")
 
 _gathers = "vgatherdps vgatherdpd vgatherqps vgatherqpd vpgatherdd vpgatherdq vpgatherqd vpgatherqq"
 _avx(_gathers, "rw:v,r:m,rw:v", feature="avx2")
@@ -189,13 +189,13 @@ row(
              for form in ("dps", "dpd", "qps", "qpd")), "a:m", feature="avx512pf", adjust=clears_mask,
 )  # fmt: skip
 
-# Upper halves
+section("AVX: upper halves")
 
 _all = " ".join(f"xmm{number}" for number in range(16))
 row("vzeroupper", writes=_all, feature="avx", adjust=upper_halves)
 row("vzeroall", writes=_all, feature="avx")
 
-# Cryptography
+section("AVX: cryptography")
 
 _avx(_prefixed(rows_sse.AES), "w:v,r:v,r:vm/1", feature="aes vaes vaes")
 _avx("vaesimc", "w:x,r:xm128", feature="aes")
@@ -204,7 +204,7 @@ _avx("vpclmulqdq", "w:v,r:v,r:vm/1,r:i", feature="pclmulqdq vpclmulqdq vpclmulqd
 _avx("vgf2p8mulb", "w:v,r:v,r:vm/1", feature="gfni")
 _avx("vgf2p8affineqb vgf2p8affineinvqb", "w:v,r:v,r:vm/1,r:i", feature="gfni")
 
-# AVX-512 only
+section("AVX-512 only")
 
 for _element in ("b", "w", "d", "q"):
     _feature = "avx512bw" if _element in "bw" else "avx512f"
@@ -252,7 +252,7 @@ for _letter, _size, _feature in (("b", 8, "dq"), ("w", 16, "f"), ("d", 32, "bw")
     _avx(f"kortest{_letter} ktest{_letter}", "r:k,r:k", sets=ARITHMETIC, feature=_feature)
 _avx("kunpckbw kunpckwd kunpckdq", "w:k,r:k,r:k", feature="avx512bw")
 
-# XOP (AMD only, 2011 to 2015)
+section("XOP (AMD only, 2011 to 2015)")
 
 for _kind in ("sww", "ssww", "swd", "sswd", "sdd", "ssdd", "sdql", "ssdql", "sdqh", "ssdqh"):
     _avx(f"vpmac{_kind}", "w:x,r:x,r:xm128,r:x", feature="xop")

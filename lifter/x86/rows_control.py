@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lifter.instruction import Handling, Imm, MemoryAccess, Reg
 from lifter.registers import RSP, gpr
-from lifter.x86.rows import Draft, row
+from lifter.x86.rows import Draft, row, section
 from lifter.x86.rows_integer import ARITHMETIC, CONDITIONS, lifted
 
 NATIVE = Handling.NATIVE
@@ -37,7 +37,7 @@ def entering(draft: Draft) -> None:
         draft.memory.remove(copied)
 
 
-# Stack
+section("Stack")
 
 lifted("push", "r:rmi", reads="rsp", writes="rsp", memory="w:w[rsp-w]", adjust=sixty_four)
 row("push", "r:seg", reads="rsp", writes="rsp", memory="w:w[rsp-w]", handling=NATIVE,
@@ -52,7 +52,7 @@ lifted("enter", "r:i,r:i", reads="rbp rsp", writes="rsp rbp", memory="w:w[rsp-w]
 lifted("pushf", reads=f"rsp df {ARITHMETIC}", writes="rsp", memory="w:w[rsp-w]", adjust=sixty_four)
 lifted("popf", reads="rsp", writes="rsp", sets=f"df {ARITHMETIC}", memory="r:w[rsp]", adjust=sixty_four)
 
-# Control
+section("Flow of control")
 
 lifted("jmp")
 row("jmp", "r:rm", handling=NATIVE, reason="indirect jump")
@@ -70,7 +70,7 @@ lifted("ret", "r:i", reads="rsp", writes="rsp", memory="r:8[rsp]")
 row("syscall", reads="rax rdi rsi rdx r10 r8 r9 rsp", writes="rax rcx r11", handling=NATIVE,
     reason="system call")  # fmt: skip
 
-# Hints and fences
+section("Hints and fences")
 
 lifted("nop endbr64 endbr32")
 lifted("nop", "-:rm")

@@ -7,7 +7,7 @@ from typing import Final
 
 from lifter.instruction import Handling, Imm, Mem, Reg
 from lifter.registers import ARITHMETIC_FLAGS, CF, OF
-from lifter.x86.rows import Draft, row
+from lifter.x86.rows import Draft, row, section
 
 lifted = partial(row, handling=Handling.LIFTED)
 
@@ -81,7 +81,7 @@ def bit_index(draft: Draft) -> None:
         draft.memory[0] = type(access)(access.operand, 0, access.read, access.write)
 
 
-# Data movement
+section("Data movement")
 
 lifted("mov", "w:rm,r:ri")
 lifted("mov", "w:r,r:m")
@@ -112,7 +112,7 @@ lifted("cqo", reads="rax", writes="rdx")
 # The byte at RBX + AL: no operand can say that, so its place counts as unknown.
 lifted("xlatb", reads="rax rbx", writes="al", memory="r:0[rbx]")
 
-# Arithmetic and logic
+section("Arithmetic and logic")
 
 lifted("add", "rw:rm,r:rmi", sets=ARITHMETIC)
 lifted("sub", "rw:rm,r:rmi", sets=ARITHMETIC, adjust=zeroing)
@@ -140,7 +140,7 @@ lifted("imul", "w:r,r:rm,r:i", sets="cf of", undefined="pf af zf sf")
 lifted("mulx", "w:r32,w:r,r:rm", reads="edx", feature="bmi2")
 lifted("mulx", "w:r64,w:r,r:rm", reads="rdx", feature="bmi2")
 
-# Shifts and rotates
+section("Shifts and rotates")
 
 shifting = partial(lifted, adjust=shift_count, needs_immediate=True)
 shifting("shl shr sar", "rw:rm,r:ri", sets="cf pf zf sf", undefined="af of")
@@ -151,7 +151,7 @@ lifted("shld shrd", "rw:rm,r:r,r:ri", sets="cf pf zf sf", undefined="af of", adj
 lifted("sarx shlx shrx", "w:r,r:rm,r:r", feature="bmi2")
 lifted("rorx", "w:r,r:rm,r:i", feature="bmi2")
 
-# Bits
+section("Bits")
 
 lifted("bt", "r:rm,r:ri", sets="cf", undefined="pf af sf of", adjust=bit_index)
 lifted("bts btr btc", "rw:rm,r:ri", sets="cf", undefined="pf af sf of", adjust=bit_index)
@@ -170,14 +170,14 @@ row("bextr", "w:r,r:rm,r:i", sets="cf zf of", undefined="pf af sf", feature="tbm
 row("blcfill blci blcic blcmsk blcs blsfill blsic t1mskc tzmsk", "w:r,r:rm", sets="cf zf sf of",
     undefined="pf af", feature="tbm")  # fmt: skip
 
-# Atomic
+section("Compare and exchange")
 
 for _size, _low in ((8, "al"), (16, "ax"), (32, "eax"), (64, "rax")):
     lifted("cmpxchg", f"rw:rm{_size},r:r", reads=_low, writes=f"{_low}?", sets=ARITHMETIC)
 row("cmpxchg8b", "rw:m64", reads="rax rbx rcx rdx", writes="rax? rdx?", sets="zf")
 row("cmpxchg16b", "rw:m128", reads="rax rbx rcx rdx", writes="rax? rdx?", sets="zf", feature="cx16")
 
-# Flags
+section("Flags")
 
 lifted("lahf", reads="cf pf af zf sf", writes="ah")
 lifted("sahf", reads="ah", sets="cf pf af zf sf")

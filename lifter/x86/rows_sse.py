@@ -11,7 +11,7 @@ from typing import Final
 
 from lifter import registers
 from lifter.instruction import Vec
-from lifter.x86.rows import Draft, row
+from lifter.x86.rows import Draft, row, section
 from lifter.x86.rows_integer import ARITHMETIC
 
 FLOATING: Final = {"reads": "mxcsr", "writes": "mxcsr"}
@@ -63,7 +63,7 @@ def _legacy(names: str, *shapes: str, feature: str = "", **effects: str) -> None
         row(names, shape, feature=feature, encodings="legacy", adjust=independent, **effects)  # type: ignore[arg-type]
 
 
-# Moves
+section("SSE and MMX: moves")
 
 _legacy("movaps movapd movups movupd movdqa movdqu", "w:x,r:xm128", "w:m128,r:x")
 _legacy("lddqu", "w:x,r:m128", feature="pni")
@@ -87,7 +87,7 @@ _legacy("pmovmskb", "w:r,r:x", "w:r,r:mm")
 _legacy("maskmovdqu", "r:x,r:x", reads="rdi", memory="w:16[rdi]")
 _legacy("maskmovq", "r:mm,r:mm", reads="rdi", memory="w:8[rdi]")
 
-# Floating point
+section("SSE: floating point")
 
 for _suffix, _bits in (("ps", 128), ("pd", 128), ("ss", 32), ("sd", 64)):
     _binary = " ".join(f"{name}{_suffix}" for name in FLOAT_BINARY)
@@ -110,7 +110,7 @@ _legacy("blendvps blendvpd pblendvb", "rw:x,r:xm128", reads="xmm0", feature="sse
 _legacy("insertps", "rw:x,r:xm32,r:i", feature="sse4_1")
 _legacy("extractps", "w:rm,r:x,r:i", feature="sse4_1")
 
-# Conversions
+section("SSE and MMX: conversions")
 
 _legacy("cvtdq2ps cvtps2dq cvttps2dq cvtpd2dq cvttpd2dq cvtpd2ps", "w:x,r:xm128", **FLOATING)
 _legacy("cvtdq2pd", "w:x,r:xm64")
@@ -125,7 +125,7 @@ _legacy("cvtpd2pi cvttpd2pi", "w:mm,r:xm128", **FLOATING)
 _legacy("cvtpi2ps", "rw:x,r:mmm64", **FLOATING)
 _legacy("cvtpi2pd", "w:x,r:mmm64", **FLOATING)
 
-# Integer
+section("SSE and MMX: integers")
 
 _both = ("rw:x,r:xm128", "rw:mm,r:mmm64")
 _legacy(f"{INTEGER_BYTE_WORD} {INTEGER_WIDE}", *_both)
@@ -169,7 +169,7 @@ for _prefix, _feature in (("", "sse4_2"), ("v", "avx")):
     _string(f"{_prefix}pcmpestrm", "r:x,r:xm128,r:i", reads="rax rdx", feature=_feature)
     _string(f"{_prefix}pcmpistrm", "r:x,r:xm128,r:i", feature=_feature)
 
-# Cryptography
+section("SSE: cryptography")
 
 _legacy(AES, "rw:x,r:xm128", feature="aes")
 _legacy("aesimc", "w:x,r:xm128", feature="aes")
@@ -181,12 +181,12 @@ _legacy("sha256rnds2", "rw:x,r:xm128", reads="xmm0", feature="sha_ni")
 _legacy("gf2p8mulb", "rw:x,r:xm128", feature="gfni")
 _legacy("gf2p8affineqb gf2p8affineinvqb", "rw:x,r:xm128,r:i", feature="gfni")
 
-# SSE4a: bits of the low quadword
+section("SSE4a: bits of the low quadword")
 
 _legacy("extrq", "rw:x,r:i,r:i", "rw:x,r:x", feature="sse4a")
 _legacy("insertq", "rw:x,r:x,r:i,r:i", "rw:x,r:x", feature="sse4a")
 
-# State
+section("Floating-point state")
 
 row("ldmxcsr", "r:m32", writes="mxcsr")
 row("stmxcsr", "w:m32", reads="mxcsr")
@@ -195,7 +195,7 @@ row("vstmxcsr", "w:m32", reads="mxcsr", feature="avx")
 row("emms", reads="x87", writes="x87")
 row("femms", reads="x87", writes="x87", feature="3dnow")
 
-# 3DNow! (AMD only, 1998 to 2010)
+section("3DNow! (AMD only, 1998 to 2010)")
 
 _legacy(
     "pavgusb pf2id pfacc pfadd pfcmpeq pfcmpge pfcmpgt pfmax pfmin pfmul pfrcpit1 pfrcpit2 pfrsqit1 pfsub pfsubr "

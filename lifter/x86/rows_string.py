@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lifter.instruction import Handling
 from lifter.registers import RCX, gpr
-from lifter.x86.rows import Draft, row
+from lifter.x86.rows import Draft, row, section
 from lifter.x86.rows_integer import ARITHMETIC
 
 
@@ -23,6 +23,8 @@ def loading(draft: Draft) -> None:
         draft.kills = 0
         draft.reads |= draft.writes
 
+
+section("Strings")
 
 for _letter, _part in (("b", "al"), ("w", "ax"), ("d", "eax"), ("q", "rax")):
     row(f"movs{_letter}" if _letter != "d" else "movsd_string", reads="rsi rdi df", writes="rsi rdi",

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from lifter.instruction import Handling
-from lifter.x86.rows import row
+from lifter.x86.rows import row, section
 from lifter.x86.rows_integer import ARITHMETIC
 
 NATIVE = Handling.NATIVE
 
-# Identification, clocks, random numbers
+VARYING: Final = frozenset((
+    "rdtsc", "rdtscp", "rdrand", "rdseed", "rdpid", "cpuid", "rdpmc", "rdpru", "xgetbv", "rdfsbase", "rdgsbase",
+    "monitorx", "mwaitx", "umonitor", "umwait", "tpause", "rdpkru", "wrpkru", "xrstor", "xrstor64", "xsaveopt",
+    "xsavec", "xsaveopt64", "xsavec64",
+))  # fmt: skip
+"""Mnemonics whose result depends on more than the registers, flags and memory of the program."""
+
+section("Identification, clocks, random numbers")
 
 row("cpuid", reads="eax ecx", writes="eax ebx ecx edx")
 row("rdtsc", writes="eax edx")
@@ -35,7 +43,7 @@ row("ptwrite", "r:rm", feature="intel_pt")
 # A whole cache line: the address is rounded down.
 row("clzero", reads="rax", memory="w:0[rax]", feature="clzero")
 
-# Saved state: the extended areas vary in size with the mask in EDX:EAX
+section("Saved state: the extended areas vary in size with the mask in EDX:EAX")
 
 row("fxsave fxsave64", "w:m4096", reads="x87 mxcsr vectors")
 row("fxrstor fxrstor64", "r:m4096", writes="x87 mxcsr vectors")
@@ -43,7 +51,7 @@ for _name in ("xsave", "xsavec", "xsaveopt"):
     row(f"{_name} {_name}64", "rw:m0", reads="eax edx x87 mxcsr vectors k", feature=_name)
 row("xrstor xrstor64", "r:m0", reads="eax edx", writes="x87 mxcsr vectors k", feature="xsave")
 
-# Shadow stacks: a nop where the processor has none or it is off
+section("Shadow stacks: a nop where the processor has none or it is off")
 
 row("rdsspd rdsspq", "m:r")
 row("incsspd incsspq", "r:r", handling=NATIVE, reason="shadow stack")
@@ -51,14 +59,14 @@ row("saveprevssp setssbsy", handling=NATIVE, reason="shadow stack")
 row("rstorssp clrssbsy", "rw:m64", handling=NATIVE, reason="shadow stack")
 row("wrssd wrssq wrussd wrussq", "w:m,r:r", handling=NATIVE, reason="shadow stack")
 
-# Transactions: an abort goes back to xbegin with its registers
+section("Transactions: an abort goes back to xbegin with its registers")
 
 row("xbegin", writes="eax?", handling=NATIVE, reason="transaction")
 row("xend", handling=NATIVE, reason="transaction")
 row("xabort", "r:i", writes="eax?", handling=NATIVE, reason="transaction")
 row("xtest", sets=ARITHMETIC, feature="rtm")
 
-# Traps
+section("Traps")
 
 trap = partial(row, handling=NATIVE, reason="trap")
 trap("ud0 ud1", "-,-")
@@ -69,7 +77,7 @@ row("jmp_far call_far", "r:m", reads="gprs", writes="rsp", handling=NATIVE, reas
 row("retf iret", reads="rsp", writes="rsp", handling=NATIVE, reason="far branch")
 row("retf", "r:i", reads="rsp", writes="rsp", handling=NATIVE, reason="far branch")
 
-# What only the kernel may do
+section("What only the kernel may do")
 
 kernel = partial(row, reads="gprs", writes="gprs", handling=NATIVE, reason="privileged")
 kernel("in", "w:r,r")

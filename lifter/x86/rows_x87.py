@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from lifter.instruction import MemoryAccess
-from lifter.x86.rows import Draft, row
+from lifter.x86.rows import Draft, row, section
 
 _STACK_ONLY: Final = (
     "fabs fchs ftst fxam fsqrt f2xm1 fyl2x fyl2xp1 fpatan fptan fsin fcos fsincos frndint fscale fprem fprem1 "
@@ -34,6 +34,8 @@ def _x87(names: str, *shapes: str, reads: str = "", writes: str = "", sets: str 
     for shape in shapes:
         row(names, shape, reads=f"x87 {reads}", writes=f"x87 {writes}", sets=sets)
 
+
+section("x87: the whole unit counts as one register")
 
 _x87(_STACK_ONLY, "")
 _x87(_ARITHMETIC, "-:st", "-:st,-:st", "r:m")
