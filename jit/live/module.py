@@ -1,0 +1,269 @@
+"""A module of a target while it is instrumented: its area, its functions, and what is written over its code."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from codecache.types import Patch
+from jit import datafile
+from jit.datafile import DataFile
+from jit.layout import CODE_ALIGNMENT, CompiledFunction, lay_out, trampolines
+from jit.live.area import Area, make_area, unmap_area
+from jit.live.counters import Counters
+from jit.live.firstcall import ALIGNMENT, FirstCallStub, first_call_stub
+from jit.live.maps import PAGE
+from jit.live.patching import Write, mismatch, write_all
+from jit.live.plan import LiveFunction, ModulePlan
+from jit.live.target import Target
+from jit.trampolines import JUMP, jump_to
+from lifter.errors import Refusal
+
+_CODE_PER_BYTE: Final = 10
+"""Bytes of code cache for a byte of selected functions: far more than was ever needed, and not touched until then."""
+_CODE_LEAST: Final = 1 << 16
+_STUB_SIZE: Final = 96
+_CODE_MOST: Final = 1 << 29
+
+
+class State(enum.Enum):
+    """How far a function is."""
+
+    WAITS = "waits"
+    """Its first call will stop."""
+    CALLED = "called"
+    """A call has stopped, or it cannot wait: its code is being made."""
+    INSTRUMENTED = "instrumented"
+    ORIGINAL = "original"
+    """It stays as it is: it cannot be instrumented."""
+
+
+@dataclass(slots=True)
+class Instrumented:
+    """A selected function of the module."""
+
+    function: LiveFunction
+    state: State = State.CALLED
+    stub: FirstCallStub | None = None
+    page: int = 0
+    writes: tuple[Write, ...] = ()
+    """What is written over its code now."""
+
+
+class LiveModule:
+    """One module in one address space."""
+
+    def __init__(self, number: int, bias: int, plan: ModulePlan) -> None:
+        self.number = number
+        self.bias = bias
+        """What is added to the image's addresses."""
+        self.plan = plan
+        self.data: DataFile = datafile.decode(plan.segment, "plan")
+        self.functions = {function.address: Instrumented(function) for function in plan.functions}
+        self.refusals: list[Refusal] = list(plan.refusals)
+        self.counters = Counters(len(self.data.counters))
+        self.area: Area | None = None
+
+    # Beginning
+
+    def arm(self, target: Target) -> None:
+        """Make the area, and lead the entry of every function that can wait to a stub. All threads are stopped.
+
+        The pages of the area must be made to wait before anything runs.
+        """
+        waiting = [item for item in self.functions.values() if item.function.waits is not None]
+        size = sum(item.function.end - item.function.address for item in self.functions.values())
+        code = min(_CODE_LEAST + _CODE_PER_BYTE * size + _STUB_SIZE * len(waiting), _CODE_MOST)
+        module = self.data.module
+        low, high = module.base + self.bias, module.end + self.bias
+        self.area = make_area(target, low, high, code, self.counters, len(waiting))
+        self._make_stubs(waiting)
+
+    def _make_stubs(self, waiting: Sequence[Instrumented]) -> None:
+        area = self.area
+        assert area is not None
+        for number, item in enumerate(waiting):
+            address = -(-area.used // ALIGNMENT) * ALIGNMENT
+            page = area.pages + number * PAGE
+            original = item.function.waits
+            assert original is not None
+            made = first_call_stub(address - self.bias, page - self.bias, original, self.plan.red_zone)
+            item.stub = FirstCallStub(address, made.code, made.ready + self.bias)
+            item.page = page
+            area.used = address + len(made.code)
+
+    def lead_to_stubs(self, target: Target) -> None:
+        """Write the stubs, then the jumps to them. All threads are stopped."""
+        memory = target.memory
+        armed: list[Instrumented] = []
+        for item in self.functions.values():
+            if item.stub is None or item.state is not State.CALLED:
+                continue
+            assert item.function.waits is not None
+            at = item.function.waits.address + self.bias
+            write = Write(at, item.function.waits.before, jump_to(at, item.stub.address))
+            if mismatch(memory, [write]):
+                self._leave(item, write)
+                continue
+            item.writes = (write,)
+            armed.append(item)
+        if not armed:
+            return
+        first = min(item.stub.address for item in armed if item.stub)
+        code = bytearray()
+        for item in armed:
+            assert item.stub is not None
+            code += b"\xcc" * (item.stub.address - first - len(code)) + item.stub.code
+        memory.write(first, bytes(code))
+        writes = [item.writes[0] for item in armed]
+        target.step_out([write.inside for write in writes])
+        write_all(memory, writes)
+        for item in armed:
+            item.state = State.WAITS
+
+    def pages(self) -> Iterator[tuple[int, int]]:
+        """(page, function) of every stub."""
+        for address, item in self.functions.items():
+            if item.page:
+                yield item.page, address
+
+    # Functions
+
+    def install(self, target: Target, made: Iterable[CompiledFunction]) -> None:
+        """Place the code of functions and lead there. All threads are stopped."""
+        area = self.area
+        assert area is not None
+        memory = target.memory
+        local: list[Write] = []
+        late: list[Write] = []
+        done: list[Instrumented] = []
+        for compiled in made:
+            item = self.functions[compiled.entry]
+            placed = self._place(area, compiled)
+            if placed is None:
+                self._refuse(item, "the code cache is full")
+                continue
+            at, code, places = placed
+            writes = self._writes(target, item, compiled, places)
+            wrong = mismatch(memory, writes)
+            if wrong is not None:
+                self._leave(item, wrong)
+                continue
+            memory.write(at, code)
+            if item.stub is not None:
+                self._open_stub(target, item, compiled, places)
+            local += writes
+            item.writes = tuple(self._kept(item, writes))
+            done.append(item)
+        del late
+        stragglers = target.step_out([write.inside for write in local])
+        del stragglers
+        write_all(memory, local)
+        for item in done:
+            item.state = State.INSTRUMENTED
+
+    def _place(self, area: Area, compiled: CompiledFunction) -> tuple[int, bytes, dict[int, int]] | None:
+        """(address, code, entries of its regions) of a function in the code cache."""
+        at = -(-area.used // CODE_ALIGNMENT) * CODE_ALIGNMENT
+        laid = lay_out([compiled], at - self.bias, area.counters - self.bias)
+        if laid.failures or area.take(len(laid.code), CODE_ALIGNMENT) != at:
+            return None
+        return at, laid.code, {head: place + self.bias for head, place in laid.places.items()}
+
+    def _open_stub(
+        self, target: Target, item: Instrumented, compiled: CompiledFunction, places: dict[int, int]
+    ) -> None:
+        """Let the stub lead to the function's first region: those who wait in it go there."""
+        assert item.stub is not None
+        site = next((site for site in compiled.sites if site.head == compiled.entry), None)
+        head = -compiled.entry if compiled.entry_stub else compiled.entry
+        goal = places[head] if site is not None else compiled.entry + self.bias
+        target.write(item.stub.ready, jump_to(item.stub.ready, goal))
+
+    def _writes(
+        self, target: Target, item: Instrumented, compiled: CompiledFunction, places: dict[int, int]
+    ) -> list[Write]:
+        """What to write over the code as it stands now."""
+        bias = self.bias
+        image_places = {head: place - bias for head, place in places.items()}
+
+        def original(address: int, size: int) -> bytes:
+            content = bytearray(target.read(address + bias, size))
+            for write in item.writes:
+                for position, byte in enumerate(write.before):
+                    if 0 <= write.address + position - address - bias < size:
+                        content[write.address + position - address - bias] = byte
+            return bytes(content)
+
+        patches = trampolines(original, [compiled], image_places)
+        return _differences(item.writes, [_moved(patch, bias) for patch in patches])
+
+    def _kept(self, item: Instrumented, writes: Sequence[Write]) -> list[Write]:
+        """The writes that take everything back to the original."""
+        before = {w.address + i: b for w in item.writes for i, b in enumerate(w.before)}
+        kept = []
+        for write in writes:
+            originals = bytes(before.get(write.address + i, b) for i, b in enumerate(write.before))
+            if originals != write.after:
+                kept.append(Write(write.address, originals, write.after))
+        return kept
+
+    def refuse(self, item: Instrumented, refusal: Refusal) -> None:
+        """Let a function be what it was: who waits for it goes on in the original code."""
+        item.state = State.ORIGINAL
+        self.refusals.append(refusal)
+
+    def _leave(self, item: Instrumented, write: Write) -> None:
+        self._refuse(item, "its code in memory is not that of its file", write.address - self.bias)
+
+    def _refuse(self, item: Instrumented, reason: str, address: int | None = None) -> None:
+        where = item.function.address if address is None else address
+        self.refuse(item, Refusal(where, reason, function=item.function.name))
+
+    # End
+
+    def remove(self, target: Target) -> None:
+        """Take everything out of the code again. All threads are stopped."""
+        writes = [write.inverse for item in self.functions.values() for write in item.writes]
+        target.step_out([write.inside for write in writes])
+        write_all(target.memory, writes)
+        for item in self.functions.values():
+            item.writes = ()
+            if item.state is not State.ORIGINAL:
+                item.state = State.CALLED
+
+    def release(self, target: Target) -> None:
+        """Give the area back: nothing leads there any more and no thread is inside. All threads are stopped."""
+        if self.area is not None:
+            unmap_area(target, self.area)
+            self.area = None
+
+
+def _moved(patch: Patch, bias: int) -> Write:
+    return Write(patch.address + bias, patch.before, patch.after)
+
+
+def _differences(present: Sequence[Write], wanted: Sequence[Write]) -> list[Write]:
+    """The writes that make of code with `present` written over it code with `wanted` written over it."""
+    bytes_now: dict[int, int] = {}
+    originals: dict[int, int] = {}
+    for write in present:
+        for position, byte in enumerate(write.after):
+            bytes_now[write.address + position] = byte
+            originals[write.address + position] = write.before[position]
+    result = []
+    covered: set[int] = set()
+    for write in wanted:
+        span = range(write.address, write.end)
+        covered.update(span)
+        before = bytes(bytes_now.get(address, write.before[position]) for position, address in enumerate(span))
+        result.append(Write(write.address, before, write.after))
+    for write in present:
+        rest = [address for address in range(write.address, write.end) if address not in covered]
+        if rest and len(rest) == len(write.after):
+            result.append(write.inverse)
+        elif rest:
+            result += [Write(a, bytes([bytes_now[a]]), bytes([originals[a]])) for a in rest]
+    return sorted(result)

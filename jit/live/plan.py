@@ -1,0 +1,34 @@
+"""What is known of a module's instrumentation before any of its functions is compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jit.live.firstcall import Displaced
+from lifter.errors import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFunction:
+    """A selected function."""
+
+    address: int
+    """In the image."""
+    end: int
+    name: str
+    waits: Displaced | None
+    """The instructions under the jump that makes its first call wait; None where it must be instrumented before it
+    is called: no room for that jump, or a way in that is not its entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModulePlan:
+    """All that is decided for one module: its rows, its counters, and how each function waits for its first call."""
+
+    segment: bytes
+    """A data segment (see `jit.datafile`): module, tracepoints, and every counter zero."""
+    red_zone: bool
+    """Whether the program may use 128 bytes below its stack pointer."""
+    functions: tuple[LiveFunction, ...]
+    """In address order."""
+    refusals: tuple[Refusal, ...]

@@ -1,0 +1,84 @@
+"""The tracer's side of the builder process: see `jit.live.builder`."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from codecache.worker import frame
+from jit.live.builder import Build, Failed, Made, Open, Opened, Settings
+from lifter.errors import ProbeloomError
+
+_LENGTH: Final = struct.Struct("<Q")
+_START: Final = "from jit.live.builder import main; main()"
+
+
+class Workshop:
+    """A builder at work."""
+
+    def __init__(self, settings: Settings) -> None:
+        path = os.pathsep.join(part or str(Path.cwd()) for part in sys.path)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _START],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        assert self._process.stdout is not None
+        self._out = self._process.stdout.fileno()
+        os.set_blocking(self._out, False)
+        self._received = bytearray()
+        self._send(settings)
+
+    def fileno(self) -> int:
+        """For poll: readable when answers came."""
+        return self._out
+
+    def ask(self, request: Open | Build) -> None:
+        """Send a request; the answers come in the order of the requests."""
+        self._send(request)
+
+    def _send(self, message: object) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(frame(message))
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise ProbeloomError("the process that compiles has ended") from None
+
+    def answers(self) -> Iterator[Opened | Made]:
+        """The answers that are there. Raises ProbeloomError if the builder is gone."""
+        while True:
+            try:
+                content = os.read(self._out, 1 << 20)
+            except BlockingIOError:
+                break
+            if not content:
+                raise ProbeloomError("the process that compiles has ended")
+            self._received += content
+        while len(self._received) >= _LENGTH.size:
+            end = _LENGTH.size + _LENGTH.unpack_from(self._received)[0]
+            if len(self._received) < end:
+                return
+            answer: object = pickle.loads(memoryview(self._received)[_LENGTH.size : end])
+            del self._received[:end]
+            if isinstance(answer, Failed):
+                raise ProbeloomError(f"the process that compiles failed: {answer.text}")
+            assert isinstance(answer, Opened | Made)
+            yield answer
+
+    def close(self) -> None:
+        """Let it keep what it made, and wait for its end."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
