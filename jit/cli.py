@@ -1,6 +1,7 @@
-"""The command line: `probeloom list|lift|rewrite|report|verify|coverage|cache`.
+"""The command line: `probeloom list|lift|rewrite|report|verify|coverage|cache|run`.
 
-Exit codes: 0 done, 2 wrong use, 3 refused, 4 a difference was found, 5 a fault of our own.
+Exit codes: 0 done, 2 wrong use, 3 refused, 4 a difference was found, 5 a fault of our own. `run` ends as the program
+that it runs does, or with 125.
 """
 
 from __future__ import annotations
@@ -36,6 +37,16 @@ Probes = Annotated[
         metavar="SPEC",
         help="POINT:FUNCTION[=ACTION], several times. POINT: entry, return, block, insn (FUNCTION+0xOFF). "
         "FUNCTION: a glob over names, or 0xADDRESS. ACTION: count, or FILE.py:NAME.",
+    ),
+]
+ProcessProbes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--probe",
+        "-p",
+        metavar="SPEC",
+        help="POINT:[MODULE!]FUNCTION[=ACTION], several times. MODULE: a glob over file names; without it, the "
+        "executable, or where that has no such function, the libraries. The rest as for rewrite.",
     ),
 ]
 ProbeFiles = Annotated[
@@ -229,6 +240,56 @@ def coverage(
     run(binaries, data or [], forms, _jobs(jobs), as_json)
 
 
+Sort = Annotated[Literal["count", "address", "function", "instructions"], typer.Option(help="Order of the table.")]
+Children = Annotated[
+    Literal["sum", "apart", "ignore"],
+    typer.Option(help="Processes made by fork: counted together, each for itself, or not at all."),
+]
+
+
+@app.command("run", context_settings={"allow_interspersed_args": False})
+def run_(
+    command: Annotated[list[str], typer.Argument(metavar="PROGRAM [ARGS]...", help="What to run; '--' may precede.")],
+    probe: ProcessProbes = None,
+    probes: ProbeFiles = None,
+    form: Annotated[Literal["text", "json", "drcov", "lcov"], typer.Option("--format", help="Output format.")] = "text",
+    sort: Sort = "count",
+    top: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only the first N rows of each table.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Rows that were never hit, too.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Instead of standard error.")
+    ] = None,
+    children: Children = "sum",
+    jobs: Jobs = None,
+    liveness: Liveness = "abi",
+    counter_update: CounterUpdate = "auto",
+    no_cache: NoCache = False,
+) -> int:
+    """Run a program under probes, and report when it has ended.
+
+    Functions are instrumented when they are called for the first time; nothing is written to a file but the report.
+    Ends as the program does, or with 125 and the reason.
+    """
+    from jit.commands.live import Options
+    from jit.commands.run import run
+
+    options = Options(
+        probes=tuple(probe or ()),
+        files=tuple(probes or ()),
+        form=form,
+        sort=sort,
+        top=top,
+        every=every,
+        output=output,
+        children=children,
+        jobs=_jobs(jobs),
+        liveness=liveness,
+        counter_update=counter_update,
+        use_cache=not no_cache,
+    )
+    return run(command, options)
+
+
 @cache_app.command("info")
 def cache_info() -> None:
     """Show where the store is and what it holds."""
@@ -253,6 +314,8 @@ def _jobs(jobs: int | None) -> int:
     return jobs
 
 
+_RUN_FAILED = 125
+"""As env(1) and timeout(1) have it."""
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What a write to standard output can end in. (Writing files is handled where it is done.)"""
 
@@ -288,7 +351,7 @@ def _run() -> int:
             console.bug(failure)
         else:
             console.error(failure)
-        return failure.exit_code
+        return _failed(failure.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         print(file=sys.stderr)
         return 130
@@ -298,10 +361,15 @@ def _run() -> int:
         explain = getattr(failure, "format_message", None)
         if explain is None:
             console.bug(failure)
-            return 5
+            return _failed(5)
         console.say("error", f"{explain().rstrip('.')}; see 'probeloom --help'")
-        return 2
+        return _failed(2)
     return result if isinstance(result, int) else 0
+
+
+def _failed(code: int) -> int:
+    """The exit code of a failure: `run` ends as the program does, and keeps one code for itself."""
+    return _RUN_FAILED if sys.argv[1:2] == ["run"] else code
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Final
 
 from ir.blocks import LiftedBlock, Terminator, lift_block
 from ir.regions import Region, form_regions
-from jit.trampolines import JUMP, Room, Site, find_sites
+from jit.trampolines import JUMP, Room, Site, find_sites, is_in_one_page
 from lifter.errors import Refusal
 from lifter.graph import Block, FunctionGraph
 from lifter.image.types import Image
@@ -82,12 +82,13 @@ def plan_function(
     only_counted: Iterable[int],
     entry_apart: bool,
     padding_taken: set[int],
+    whole_pages: bool = False,
 ) -> FunctionPlan:
     """Plan a function.
 
     `wanted` are the blocks that must run in lifted form; `only_counted` those of them that need nothing but a
     count. `entry_apart` asks for entries to be told from jumps back to the first block. `padding_taken` is
-    shared by all functions of an image.
+    shared by all functions of an image. `whole_pages` keeps every patch inside a page (see `Room`).
     """
     draft = _Draft(set(wanted), frozenset(wanted))
     counted = frozenset(only_counted)
@@ -97,7 +98,7 @@ def plan_function(
         draft.lifted.update(_predecessors(graph)[entry])
     while True:
         blocks = {a: lift_block(graph.blocks[a], take_call=a in draft.taken_calls) for a in sorted(draft.lifted)}
-        redirects = _redirects(graph, blocks, counted, entry if entry_stub else None)
+        redirects = _redirects(graph, blocks, counted, entry if entry_stub else None, whole_pages)
         empty = [
             a for a, b in blocks.items() if not b.body and b.terminator is Terminator.NATIVE and a not in redirects
         ]
@@ -110,7 +111,7 @@ def plan_function(
         external = external_entries(graph, blocks)
         # Padding is claimed for good only by the plan that is kept.
         taken = set(padding_taken)
-        room = Room(image, graph, blocks, external | graph.entries, taken)
+        room = Room(image, graph, blocks, external | graph.entries, taken, whole_pages)
         for redirect in redirects.values():
             room.claim(redirect.site, JUMP)
         sites, without = find_sites(room, image, graph, sorted(external & blocks.keys()))
@@ -145,7 +146,11 @@ def external_entries(graph: FunctionGraph, blocks: Mapping[int, LiftedBlock]) ->
 
 
 def _redirects(
-    graph: FunctionGraph, blocks: Mapping[int, LiftedBlock], counted: frozenset[int], entry: int | None
+    graph: FunctionGraph,
+    blocks: Mapping[int, LiftedBlock],
+    counted: frozenset[int],
+    entry: int | None,
+    whole_pages: bool,
 ) -> dict[int, Redirect]:
     """Blocks that are counted by sending the call or jump that ends them to a stub."""
     external = external_entries(graph, blocks)
@@ -158,7 +163,7 @@ def _redirects(
         if lifted.body and address not in external:
             continue
         redirect = _redirect(graph, block)
-        if redirect is not None:
+        if redirect is not None and (not whole_pages or is_in_one_page(redirect.site, JUMP)):
             result[address] = redirect
     return result
 

@@ -56,6 +56,8 @@ class Options:
     progress: Progress | None = None
     bare: bool = False
     """Recompile the chosen blocks without probes: what the engine itself costs, and what lifting alone gives."""
+    whole_pages: bool = False
+    """Keep every patch inside a page, so that it can be written at once in a running process."""
 
 
 @dataclass(slots=True)
@@ -253,7 +255,15 @@ class _Preparation:
         for number, item in enumerate(attachments):
             self._progress("plan", number, len(attachments))
             plans.append(
-                plan_function(self.image, item.graph, item.blocks, item.counted_blocks, item.entry_apart, padding)
+                plan_function(
+                    self.image,
+                    item.graph,
+                    item.blocks,
+                    item.counted_blocks,
+                    item.entry_apart,
+                    padding,
+                    self.options.whole_pages,
+                )
             )
         return plans
 

@@ -3,6 +3,8 @@
 - POINT is what stands before the first `:`.
 - ACTION is what follows the last `=`, if that is `count` or `FILE.py:NAME`; so `entry:operator==` and
   `entry:X::operator=` are functions, and `entry:operator===p.py:seen` is `operator==` with a probe.
+- MODULE and `!` may come before FUNCTION, where a process with several modules is instrumented: a glob over file names
+  (`libc.so.6!malloc`). In a function's name, `!` follows `operator`.
 - For `insn`, an offset follows the last `+`: `insn:main+0x1f`; `insn:0x401136` is the instruction there.
 - FUNCTION is `0x` and an address inside a function, or a glob (`*`, `?`, `[abc]`, `[!abc]`) over symbol names:
   the raw name, its aliases, the demangled name, and that without its parameters. A name that is equal to
@@ -32,6 +34,7 @@ _MISTAKEN_ACTION: Final = re.compile(r"(?P<function>.*)=(?P<action>[\w./:-]*)", 
 """An `=` with a word after it to the end: not `Item=u8>`."""
 _OPERATOR: Final = re.compile(r"operator[-=!<>+*/%&|^~]{0,2}$")
 """The `=` after it belongs to its name."""
+_MODULE: Final = re.compile(r"([\w.+*?/@-]*[\w.+*?@-])(?<!operator)!(.+)", re.DOTALL)
 _OFFSET: Final = re.compile(r"(.+)\+(0[xX][0-9a-fA-F]+|\d+)", re.DOTALL)
 _ADDRESS: Final = re.compile(r"0[xX][0-9a-fA-F]{1,16}")
 _SUGGESTIONS: Final = 3
@@ -53,6 +56,9 @@ def parse_spec(text: str) -> Spec:
 
 
 def _checked(text: str, point: Point, function: str, offset: int | None, action: str) -> Spec:
+    module = ""
+    if named := _MODULE.fullmatch(function):
+        module, function = named.groups()
     found = _OFFSET.fullmatch(function) if offset is None else None
     if point is Point.INSN and found:
         function, offset = found[1], int(found[2], 0) if found[2][:2] in ("0x", "0X") else int(found[2])
@@ -66,7 +72,7 @@ def _checked(text: str, point: Point, function: str, offset: int | None, action:
         raise UsageError(f"'{text}': '{function}' is no address")
     if action != "count" and not _ACTION.fullmatch(f"={action}"):
         raise UsageError(f"'{text}': the action '{action}' is neither 'count' nor FILE.py:NAME")
-    return Spec(point, function, offset, action)
+    return Spec(point, function, offset, action, module)
 
 
 def load_specs(path: Path) -> tuple[Spec, ...]:

@@ -26,11 +26,14 @@ class Spec:
     """For `insn`: offset of the instruction from the function's address."""
     action: str = "count"
     """'count' or 'FILE.py:NAME'."""
+    module: str = ""
+    """A glob over modules of a process; '' for its executable (see `jit.live.scope`)."""
 
     def __str__(self) -> str:
+        module = f"{self.module}!" if self.module else ""
         offset = f"+{self.offset:#x}" if self.offset is not None else ""
         action = f"={self.action}" if self.action != "count" else ""
-        return f"{self.point.value}:{self.pattern}{offset}{action}"
+        return f"{self.point.value}:{module}{self.pattern}{offset}{action}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ JUMP: Final = 5
 """Size in bytes of `jmp rel32`."""
 SHORT_JUMP: Final = 2
 """Size in bytes of `jmp rel8`."""
-_ENDBR64: Final = bytes.fromhex("f30f1efa")
+PAGE: Final = 4096
+ENDBR64: Final = bytes.fromhex("f30f1efa")
 _FARTHEST_PADDING: Final = 64
 """Bytes of padding looked at before and after a function."""
 
@@ -60,6 +61,11 @@ def jump_to(address: int, target: int, opcode: int = 0xE9) -> bytes:
     return bytes((opcode,)) + distance.to_bytes(4, "little", signed=True)
 
 
+def is_in_one_page(address: int, size: int) -> bool:
+    """Whether `size` bytes at `address` can be written at once."""
+    return address // PAGE == (address + size - 1) // PAGE
+
+
 class Room:
     """The bytes of one function that trampolines may take."""
 
@@ -70,13 +76,16 @@ class Room:
         lifted: Mapping[int, LiftedBlock],
         entries: Iterable[int],
         taken: set[int],
+        whole_pages: bool = False,
     ) -> None:
         """`entries` are all addresses in the function at which code outside the cache can arrive; `taken` the
-        padding bytes that other functions use already (added to by `claim`)."""
+        padding bytes that other functions use already (added to by `claim`). `whole_pages` keeps each trampoline,
+        springboard and all, inside one page, where it can be written at once."""
         self._image = image
         self._graph = graph
         self._lifted = lifted
         self._taken = taken
+        self._whole_pages = whole_pages
         self._start = graph.function.address
         end = max(graph.function.end, max((b.end for b in graph.blocks.values()), default=0))
         self._bytes = bytearray(end - self._start + _FARTHEST_PADDING)
@@ -124,6 +133,8 @@ class Room:
             return 0
         for length in range(JUMP):
             here = address + length
+            if self._whole_pages and length and here % PAGE == 0:
+                return length
             if first + length >= len(self._bytes) or not self._bytes[first + length]:
                 return length
             if length and here in self._walls:
@@ -150,6 +161,9 @@ class Room:
         origin = jump + SHORT_JUMP
         low = max(origin - 128, self._start)
         high = min(origin + 127, self._start + len(self._bytes) - JUMP)
+        if self._whole_pages:
+            low = max(low, jump & -PAGE)
+            high = min(high, (jump & -PAGE) + PAGE - JUMP)
         if not self._graph.complete:
             # Lifted bytes may be jumped to: only padding is safe.
             spans = [span for span in self._padding if span.stop > low and span.start <= high]
@@ -176,8 +190,8 @@ def find_sites(room: Room, image: Image, graph: FunctionGraph, heads: Iterable[i
     measure = room.at if graph.complete else room.within_one_instruction
     for head in heads:
         jump = head
-        if image.read(head, len(_ENDBR64)) == _ENDBR64:
-            jump += len(_ENDBR64)
+        if image.read(head, len(ENDBR64)) == ENDBR64:
+            jump += len(ENDBR64)
             size = room.at(jump) if graph.complete else _second_instruction(room, graph, head)
         else:
             size = measure(head)
@@ -202,4 +216,4 @@ def find_sites(room: Room, image: Image, graph: FunctionGraph, heads: Iterable[i
 
 def _second_instruction(room: Room, graph: FunctionGraph, head: int) -> int:
     instructions = graph.blocks[head].instructions
-    return min(room.at(head + len(_ENDBR64)), instructions[1].size if len(instructions) > 1 else 0)
+    return min(room.at(head + len(ENDBR64)), instructions[1].size if len(instructions) > 1 else 0)

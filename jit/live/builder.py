@@ -27,7 +27,7 @@ from jit.compiled import Result, compiled_whole, written_loose
 from jit.layout import CompiledFunction
 from jit.live import stored
 from jit.live.plan import LiveFunction, ModulePlan
-from jit.live.waiting import waits
+from jit.live.waiting import intrusive, waits
 from jit.prepare import Clock, CounterUpdate, LivenessMode, Options, Planned, load_probes, prepare
 from jit.specs import select
 from jit.tracepoints import Spec
@@ -61,8 +61,6 @@ class Open:
     name: str
     """Its path as the target has it."""
     specs: tuple[Spec, ...]
-    required: bool
-    """Whether a spec that matches nothing in it is an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +68,12 @@ class Opened:
     """The answer to `Open`."""
 
     module: int
-    plan: ModulePlan | None
+    name: str
+    unmatched: tuple[Spec, ...]
+    """Specs that match no function of it."""
+    plan: ModulePlan | None = None
     """None where no spec matches."""
-    ready: tuple[CompiledFunction, ...]
+    ready: tuple[CompiledFunction, ...] = ()
     """Functions that earlier runs called, with their code."""
     problem: ProbeloomError | None = None
 
@@ -144,9 +145,10 @@ class _Module:
         laid = datafile.layout(name, self.image.build_id, tracepoints, prepared.words, self.image.content)
         functions = []
         for address, planned in self._planned.items():
-            function = planned.plan.graph.function
+            plan = planned.plan
+            function = plan.graph.function
             functions.append(
-                LiveFunction(address, function.end, function.demangled, waits(self.image, planned.plan))
+                LiveFunction(address, function.end, function.demangled, waits(self.image, plan), intrusive(plan))
             )
         segment = datafile.encode(laid)
         self.plan = ModulePlan(segment, not self.image.is_go, tuple(functions), tuple(prepared.refusals))
@@ -199,11 +201,10 @@ class _Builder:
         image = self.images.get(request.path)
         if image is None:
             image = self.images[request.path] = replace(open_image(request.path), path=Path(request.name))
-        specs = request.specs
-        if not request.required:
-            specs = tuple(spec for spec in specs if select(spec.pattern, image.functions))
-            if not specs:
-                return Opened(request.module, None, ())
+        specs = tuple(spec for spec in request.specs if select(spec.pattern, image.functions))
+        unmatched = tuple(spec for spec in request.specs if spec not in specs)
+        if not specs:
+            return Opened(request.module, request.name, unmatched)
         probes = load_probes(specs, self.settings.probes)
         settings = self.settings
         options = Options(
@@ -211,6 +212,7 @@ class _Builder:
             counter_update=settings.counter_update,
             use_cache=settings.use_cache,
             probes=probes,
+            whole_pages=True,
         )
         key = plan_key(image, specs, probes, ("live", settings.liveness, settings.counter_update))
         module = self.modules[request.module] = _Module(image, specs, options, key)
@@ -222,7 +224,7 @@ class _Builder:
             plan = module.analyse()
         else:
             plan = module.plan
-        return Opened(request.module, plan, tuple(module.made.values()))
+        return Opened(request.module, request.name, unmatched, plan, tuple(module.made.values()))
 
     def serve(self, request: object) -> None:
         """Serve any request."""
@@ -230,7 +232,7 @@ class _Builder:
             try:
                 self.answer(self.open(request))
             except ProbeloomError as problem:
-                self.answer(Opened(request.module, None, (), problem))
+                self.answer(Opened(request.module, request.name, (), problem=problem))
         elif isinstance(request, Build):
             made = self.modules[request.module].build(request.function, self.compiler)
             self.answer(Made(request.module, request.function, made))

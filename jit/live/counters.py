@@ -24,6 +24,7 @@ _SYS_MEMFD_CREATE: Final = 319
 _CLOEXEC: Final = 1
 _READ_WRITE: Final = 3
 _SHARED: Final = 1
+MAP_FIXED: Final = 0x10
 _NAME: Final = b"probeloom\0"
 
 

@@ -124,6 +124,8 @@ class FirstCallStub:
     ready: int
     """Address of the jump of five bytes that is taken once the byte is 1: to the passive path, until it is known
     where to."""
+    passive: int
+    """Address of the displaced instructions, or of a jump of five bytes over them."""
 
 
 def first_call_stub(address: int, page: int, original: Displaced, red_zone: bool) -> FirstCallStub:
@@ -134,4 +136,5 @@ def first_call_stub(address: int, page: int, original: Displaced, red_zone: bool
     code += bytes((_JRCXZ, len(raised) + JUMP)) + raised
     ready = address + len(code)
     code += jump_to(ready, ready + JUMP + len(raised)) + raised
-    return FirstCallStub(address, bytes(code) + original.at(address + len(code)), ready)
+    passive = address + len(code)
+    return FirstCallStub(address, bytes(code) + original.at(passive), ready, passive)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from jit.layout import CompiledFunction
+from jit.live.books import Books
 from jit.live.builder import Made, Opened
 from jit.live.errors import TargetGoneError
-from jit.live.faults import PageFaults
+from jit.live.faults import PageFault, PageFaults
 from jit.live.maps import PAGE
 from jit.live.module import LiveModule, State
 from jit.live.target import Target
@@ -17,7 +19,7 @@ from jit.live.target import Target
 Ask = Callable[[int, int], None]
 """Called with (module, function) to have a function compiled."""
 
-_INSTALLED = bytes([1]) * PAGE
+_INSTALLED: Final = bytes([1]) * PAGE
 
 
 @dataclass(slots=True)
@@ -35,70 +37,79 @@ class Statistics:
 class Instrumentation:
     """All that is done to one address space. Its methods are called from the tracer's thread."""
 
-    def __init__(self, target: Target, ask: Ask) -> None:
+    def __init__(self, target: Target, faults: PageFaults, ask: Ask, books: Books) -> None:
         self.target = target
         self.modules: dict[int, LiveModule] = {}
+        self.fresh: set[int] = set()
+        """Modules that were instrumented before anything of them ran."""
         self.statistics = Statistics()
         self._ask = ask
-        self._faults: PageFaults | None = None
+        self._books = books
+        self._faults = faults
         self._pages: dict[int, tuple[int, int]] = {}
         """Page -> module and function."""
         self._waiting: dict[tuple[int, int], float] = {}
         """Functions asked for -> since when."""
 
     @property
-    def descriptor(self) -> int | None:
-        """Readable when a first call waits."""
-        return self._faults.descriptor if self._faults is not None else None
+    def is_waiting(self) -> bool:
+        """Whether functions that cannot wait for their first call are not instrumented yet."""
+        return any(
+            item.state is State.CALLED and item.stub is None
+            for number, address in self._waiting
+            if (module := self.modules.get(number)) is not None and (item := module.functions[address])
+        )
 
-    def add(self, opened: Opened, bias: int) -> LiveModule:
-        """Arm a module: functions that earlier runs called are instrumented at once, those that cannot wait are asked
-        for, all others wait for their first call. Raises ProbeloomError."""
+    def add(self, opened: Opened, bias: int, *, fresh: bool) -> None:
+        """Arm a module, which is `fresh` if nothing of it has run yet.
+
+        Functions that earlier runs called are instrumented at once, those that cannot wait are asked for, all others
+        wait for their first call. Raises ProbeloomError.
+        """
         assert opened.plan is not None
         module = LiveModule(opened.module, bias, opened.plan)
         with self.target.stopped():
             module.arm(self.target)
-            pages = list(module.pages())
-            if pages:
-                if self._faults is None:
-                    self._faults = PageFaults(self.target)
-                self._faults.register(pages[0][0], pages[-1][0] + PAGE - pages[0][0])
-                self._pages |= {page: (module.number, function) for page, function in pages}
+            self._books.enter(module.number, module.data, self.target.pid, module.counters)
+            self._make_wait(module)
             self.modules[module.number] = module
-            module.lead_to_stubs(self.target)
-            module.install(self.target, opened.ready)
+            if fresh:
+                self.fresh.add(module.number)
+            module.lead_to_stubs(self.target, fresh=fresh)
+            module.install(self.target, opened.ready, fresh=fresh)
         self.statistics.from_store += len(opened.ready)
+        self._ask_for_called(module)
+
+    def _make_wait(self, module: LiveModule) -> None:
+        pages = list(module.pages())
+        if pages:
+            self._faults.register(pages[0][0], pages[-1][0] + PAGE - pages[0][0])
+            self._pages |= {page: (module.number, function) for page, function in pages}
+
+    def _ask_for_called(self, module: LiveModule) -> None:
         for address, item in module.functions.items():
             if item.state is State.CALLED:
                 self._wait_for(module.number, address)
-        return module
 
     def _wait_for(self, module: int, function: int) -> None:
         if (module, function) not in self._waiting:
             self._waiting[module, function] = time.perf_counter()
             self._ask(module, function)
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether code of a function is being made."""
-        return bool(self._waiting)
-
-    def serve(self) -> None:
-        """See which first calls came, and have their functions compiled."""
-        assert self._faults is not None
-        for fault in self._faults.read():
-            found = self._pages.get(fault.address)
-            if found is None:
-                continue
-            module, function = found
-            item = self.modules[module].functions[function]
-            if item.state in (State.INSTRUMENTED, State.ORIGINAL):
-                self._let_go(item.page, item.state)
-                continue
-            if item.state is State.WAITS:
-                item.state = State.CALLED
-                self.statistics.first_calls += 1
-            self._wait_for(module, function)
+    def called(self, fault: PageFault) -> None:
+        """A first call waits: have its function compiled."""
+        found = self._pages.get(fault.address)
+        if found is None:
+            return
+        module, function = found
+        item = self.modules[module].functions[function]
+        if item.state in (State.INSTRUMENTED, State.ORIGINAL):
+            self._let_go(item.page, item.state)
+            return
+        if item.state is State.WAITS:
+            item.state = State.CALLED
+            self.statistics.first_calls += 1
+        self._wait_for(module, function)
 
     def made(self, answer: Made) -> None:
         """Install a function that was asked for, if it was asked for here."""
@@ -109,7 +120,7 @@ class Instrumentation:
         item = module.functions[answer.function]
         if isinstance(answer.result, CompiledFunction):
             with self.target.stopped():
-                module.install(self.target, [answer.result])
+                module.install(self.target, [answer.result], fresh=answer.module in self.fresh)
                 self._let_go(item.page, item.state)
             self.statistics.installed += 1
         else:
@@ -119,7 +130,7 @@ class Instrumentation:
 
     def _let_go(self, page: int, state: State) -> None:
         """Those who wait at `page` go on: into the instrumented function or the original one."""
-        if not page or self._faults is None:
+        if not page:
             return
         try:
             if state is State.INSTRUMENTED:
@@ -129,8 +140,31 @@ class Instrumentation:
         except TargetGoneError:
             return
 
-    def close(self) -> None:
-        """The address space is gone, or nothing of ours is left in it."""
-        if self._faults is not None:
-            self._faults.close()
-            self._faults = None
+    def unloaded(self, bias: int) -> None:
+        """A module's code is gone: nothing is left to be taken out of it."""
+        for number, module in [*self.modules.items()]:
+            if module.bias == bias:
+                del self.modules[number]
+                self._pages = {page: at for page, at in self._pages.items() if at[0] != number}
+                self._waiting = {at: since for at, since in self._waiting.items() if at[0] != number}
+                with self.target.stopped():
+                    module.release(self.target)
+
+    def in_child(
+        self, child: Target, faults: PageFaults, counting: Literal["sum", "apart", "ignore"]
+    ) -> Instrumentation:
+        """The same in a child that fork has just made, whose memory is a copy but for pages that wait.
+
+        It counts in its parent's counters, in its own, or where nobody reads.
+        """
+        copy = Instrumentation(child, faults, self._ask, self._books)
+        copy.fresh = set(self.fresh)
+        for number, module in self.modules.items():
+            own = copy.modules[number] = module.in_child()
+            if counting != "sum":
+                own.count_apart(child)
+                if counting == "apart":
+                    self._books.enter(number, own.data, child.pid, own.counters)
+            copy._make_wait(own)
+            copy._ask_for_called(own)
+        return copy

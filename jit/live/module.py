@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from codecache.types import Patch
@@ -12,13 +12,14 @@ from jit import datafile
 from jit.datafile import DataFile
 from jit.layout import CODE_ALIGNMENT, CompiledFunction, lay_out, trampolines
 from jit.live.area import Area, make_area, unmap_area
-from jit.live.counters import Counters
+from jit.live.counters import MAP_FIXED, Counters
+from jit.live.errors import TargetBusyError
 from jit.live.firstcall import ALIGNMENT, FirstCallStub, first_call_stub
 from jit.live.maps import PAGE
 from jit.live.patching import Write, mismatch, write_all
 from jit.live.plan import LiveFunction, ModulePlan
 from jit.live.target import Target
-from jit.trampolines import JUMP, jump_to
+from jit.trampolines import jump_to
 from lifter.errors import Refusal
 
 _CODE_PER_BYTE: Final = 10
@@ -50,6 +51,8 @@ class Instrumented:
     page: int = 0
     writes: tuple[Write, ...] = ()
     """What is written over its code now."""
+    late: tuple[Write, ...] = ()
+    """What will be, once no thread runs the original code that it is written over."""
 
 
 class LiveModule:
@@ -90,12 +93,12 @@ class LiveModule:
             original = item.function.waits
             assert original is not None
             made = first_call_stub(address - self.bias, page - self.bias, original, self.plan.red_zone)
-            item.stub = FirstCallStub(address, made.code, made.ready + self.bias)
+            item.stub = FirstCallStub(address, made.code, made.ready + self.bias, made.passive + self.bias)
             item.page = page
             area.used = address + len(made.code)
 
-    def lead_to_stubs(self, target: Target) -> None:
-        """Write the stubs, then the jumps to them. All threads are stopped."""
+    def lead_to_stubs(self, target: Target, *, fresh: bool) -> None:
+        """Write the stubs, then the jumps to them. All threads are stopped. See `install` for `fresh`."""
         memory = target.memory
         armed: list[Instrumented] = []
         for item in self.functions.values():
@@ -118,7 +121,8 @@ class LiveModule:
             code += b"\xcc" * (item.stub.address - first - len(code)) + item.stub.code
         memory.write(first, bytes(code))
         writes = [item.writes[0] for item in armed]
-        target.step_out([write.inside for write in writes])
+        if not fresh:
+            self._expect_out(target, writes)
         write_all(memory, writes)
         for item in armed:
             item.state = State.WAITS
@@ -131,13 +135,16 @@ class LiveModule:
 
     # Functions
 
-    def install(self, target: Target, made: Iterable[CompiledFunction]) -> None:
-        """Place the code of functions and lead there. All threads are stopped."""
+    def install(self, target: Target, made: Iterable[CompiledFunction], *, fresh: bool) -> None:
+        """Place the code of functions and lead there. All threads are stopped.
+
+        `fresh` promises that none of them has ever been in the original code of these functions; otherwise what cannot
+        be written yet is left for `finish`.
+        """
         area = self.area
         assert area is not None
         memory = target.memory
-        local: list[Write] = []
-        late: list[Write] = []
+        first: list[Write] = []
         done: list[Instrumented] = []
         for compiled in made:
             item = self.functions[compiled.entry]
@@ -154,15 +161,42 @@ class LiveModule:
             memory.write(at, code)
             if item.stub is not None:
                 self._open_stub(target, item, compiled, places)
-            local += writes
-            item.writes = tuple(self._kept(item, writes))
+            item.late = tuple(w for w in writes if w.address - self.bias in item.function.intrusive)
+            now = [write for write in writes if write not in item.late]
+            item.writes = self._kept(item, now)
+            first += now
             done.append(item)
-        del late
-        stragglers = target.step_out([write.inside for write in local])
-        del stragglers
-        write_all(memory, local)
+        if not fresh:
+            self._expect_out(target, first)
+        write_all(memory, first)
         for item in done:
             item.state = State.INSTRUMENTED
+        self._finish(target, [item for item in done if item.late], fresh)
+
+    def finish(self, target: Target) -> None:
+        """Write what could not be written yet, where it can be now. All threads are stopped."""
+        self._finish(target, [item for item in self.functions.values() if item.late], fresh=False)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether `finish` has something to do."""
+        return any(item.late for item in self.functions.values())
+
+    def _finish(self, target: Target, items: Sequence[Instrumented], fresh: bool) -> None:
+        for item in items:
+            function = item.function
+            whole = (function.address + self.bias, function.end + self.bias)
+            if not fresh and target.step_out([whole, *(write.inside for write in item.late)]):
+                continue
+            write_all(target.memory, item.late)
+            item.writes += self._kept(item, item.late)
+            item.late = ()
+
+    def _expect_out(self, target: Target, writes: Sequence[Write]) -> None:
+        """Move threads out of what is to be overwritten. Raises TargetBusyError if one stays inside."""
+        stragglers = target.step_out([write.inside for write in writes])
+        if stragglers:
+            raise TargetBusyError(f"thread {stragglers[0].tid} at {stragglers[0].address:#x} {stragglers[0].reason}")
 
     def _place(self, area: Area, compiled: CompiledFunction) -> tuple[int, bytes, dict[int, int]] | None:
         """(address, code, entries of its regions) of a function in the code cache."""
@@ -181,6 +215,9 @@ class LiveModule:
         head = -compiled.entry if compiled.entry_stub else compiled.entry
         goal = places[head] if site is not None else compiled.entry + self.bias
         target.write(item.stub.ready, jump_to(item.stub.ready, goal))
+        if site is not None:
+            # From now on original code of the function may be overwritten: nobody shall go on there.
+            target.write(item.stub.passive, jump_to(item.stub.passive, goal))
 
     def _writes(
         self, target: Target, item: Instrumented, compiled: CompiledFunction, places: dict[int, int]
@@ -200,15 +237,15 @@ class LiveModule:
         patches = trampolines(original, [compiled], image_places)
         return _differences(item.writes, [_moved(patch, bias) for patch in patches])
 
-    def _kept(self, item: Instrumented, writes: Sequence[Write]) -> list[Write]:
-        """The writes that take everything back to the original."""
+    def _kept(self, item: Instrumented, writes: Sequence[Write]) -> tuple[Write, ...]:
+        """`writes` with the original bytes as those before."""
         before = {w.address + i: b for w in item.writes for i, b in enumerate(w.before)}
         kept = []
         for write in writes:
             originals = bytes(before.get(write.address + i, b) for i, b in enumerate(write.before))
             if originals != write.after:
                 kept.append(Write(write.address, originals, write.after))
-        return kept
+        return tuple(kept)
 
     def refuse(self, item: Instrumented, refusal: Refusal) -> None:
         """Let a function be what it was: who waits for it goes on in the original code."""
@@ -222,15 +259,43 @@ class LiveModule:
         where = item.function.address if address is None else address
         self.refuse(item, Refusal(where, reason, function=item.function.name))
 
+    def in_child(self) -> LiveModule:
+        """The same in a child that fork has just made: a copy of the memory, so of what was done to it."""
+        copy = LiveModule(self.number, self.bias, self.plan)
+        copy.counters = self.counters
+        copy.area = replace(self.area) if self.area is not None else None
+        copy.refusals = list(self.refusals)
+        for address, item in self.functions.items():
+            state = State.WAITS if item.state is State.CALLED and item.stub is not None else item.state
+            copy.functions[address] = replace(item, state=state)
+        return copy
+
+    def count_apart(self, target: Target) -> None:
+        """Give a child counters of its own."""
+        assert self.area is not None
+        self.counters = Counters(len(self.data.counters))
+        self.counters.map(target, self.area.counters, MAP_FIXED, self.area.code_end - 16)
+
     # End
 
     def remove(self, target: Target) -> None:
-        """Take everything out of the code again. All threads are stopped."""
-        writes = [write.inverse for item in self.functions.values() for write in item.writes]
-        target.step_out([write.inside for write in writes])
-        write_all(target.memory, writes)
-        for item in self.functions.values():
-            item.writes = ()
+        """Take everything out of the code again. All threads are stopped.
+
+        Raises TargetBusyError if a thread stands on a jump between two others, and nothing is changed.
+        """
+        items = self.functions.values()
+        late: list[Write] = []
+        rest: list[Write] = []
+        for item in items:
+            for write in item.writes:
+                (late if write.address - self.bias in item.function.intrusive else rest).append(write.inverse)
+        stragglers = target.step_out([(write.address, write.end) for write in (*late, *rest)])
+        if stragglers:
+            raise TargetBusyError(f"thread {stragglers[0].tid} at {stragglers[0].address:#x} {stragglers[0].reason}")
+        write_all(target.memory, late)
+        write_all(target.memory, rest)
+        for item in items:
+            item.writes = item.late = ()
             if item.state is not State.ORIGINAL:
                 item.state = State.CALLED
 

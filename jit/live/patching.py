@@ -44,13 +44,12 @@ def write_all(memory: AddressSpace, writes: Iterable[Write]) -> None:
 
     The caller sees to it that the threads are stopped, and none of them inside.
     """
-    for page, group in groupby(sorted(writes), key=lambda write: write.address // PAGE):
+    for _, group in groupby(sorted(writes), key=lambda write: write.address // PAGE):
         inside = list(group)
         first, last = inside[0].address, max(write.end for write in inside)
         content = bytearray(memory.read(first, last - first))
         for write in inside:
             content[write.address - first : write.end - first] = write.after
-        del page
         memory.write(first, bytes(content))
 
 

@@ -19,6 +19,9 @@ class LiveFunction:
     waits: Displaced | None
     """The instructions under the jump that makes its first call wait; None where it must be instrumented before it
     is called: no room for that jump, or a way in that is not its entry."""
+    intrusive: frozenset[int] = frozenset()
+    """Addresses of patches over bytes of other blocks than the one they lead away from: those bytes must not be
+    executed any more when they are written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def encode_plan(plan: ModulePlan) -> bytes:
     """A module's plan as bytes."""
     table = {
         "red_zone": plan.red_zone,
-        "functions": [[f.address, f.end, f.name, _displaced(f.waits)] for f in plan.functions],
+        "functions": [[f.address, f.end, f.name, _displaced(f.waits), sorted(f.intrusive)] for f in plan.functions],
         "refusals": [[r.address, r.reason, r.code.hex(), r.hint, r.function] for r in plan.refusals],
     }
     head = json.dumps(table, separators=(",", ":")).encode()
@@ -41,7 +41,10 @@ def decode_plan(content: bytes) -> ModulePlan:
         return ModulePlan(
             plain[at:],
             table["red_zone"],
-            tuple(LiveFunction(a, end, name, _to_displaced(waits)) for a, end, name, waits in table["functions"]),
+            tuple(
+                LiveFunction(address, end, name, _to_displaced(waits), frozenset(intrusive))
+                for address, end, name, waits, intrusive in table["functions"]
+            ),
             tuple(Refusal(a, reason, bytes.fromhex(code), hint, f) for a, reason, code, hint, f in table["refusals"]),
         )
     except (zlib.error, struct.error, KeyError, TypeError, IndexError) as error:

@@ -6,13 +6,11 @@ from typing import Final
 
 from jit.live.firstcall import Displaced, displaced
 from jit.planner import FunctionPlan
-from jit.trampolines import JUMP
+from jit.trampolines import ENDBR64, JUMP, is_in_one_page
 from lifter.graph import Block, FunctionGraph
 from lifter.image.types import Image
 from lifter.instruction import Flow, Handling
 
-_PAGE: Final = 4096
-_ENDBR64: Final = bytes.fromhex("f30f1efa")
 _LAST: Final = (Flow.JUMP, Flow.RETURN, Flow.JUMP_INDIRECT)
 """After these, what follows a block is reached by no way through it."""
 
@@ -25,8 +23,8 @@ def waits(image: Image, plan: FunctionPlan) -> Displaced | None:
     block = graph.blocks.get(entry)
     if block is None or _is_entered_elsewhere(graph):
         return None
-    jump = entry + len(_ENDBR64) if image.read(entry, len(_ENDBR64)) == _ENDBR64 else entry
-    if jump // _PAGE != (jump + JUMP - 1) // _PAGE or not graph.complete:
+    jump = entry + len(ENDBR64) if image.read(entry, len(ENDBR64)) == ENDBR64 else entry
+    if not is_in_one_page(jump, JUMP) or not graph.complete:
         return None
     if block.end < jump + JUMP and not _has_jump_in_padding(plan, block, jump):
         return None
@@ -35,6 +33,20 @@ def waits(image: Image, plan: FunctionPlan) -> Displaced | None:
     if any(jump - JUMP < address < jump + JUMP for address in taken):
         return None
     return displaced(block, jump, image.read(jump, JUMP), may_fault=not image.is_go)
+
+
+def intrusive(plan: FunctionPlan) -> frozenset[int]:
+    """Addresses of the plan's patches that touch bytes of blocks, but for jumps inside the block that they leave."""
+    found: set[int] = set()
+    blocks = [(block.address, block.end) for block in plan.graph.blocks.values()]
+    for site in plan.sites:
+        own = plan.graph.blocks[site.head].end
+        if site.springboard is None:
+            if any(own <= start < site.jump + JUMP for start, _ in blocks):
+                found.add(site.jump)
+        elif any(start < site.springboard + JUMP and site.springboard < end for start, end in blocks):
+            found.update((site.jump, site.springboard))
+    return frozenset(found)
 
 
 def _has_jump_in_padding(plan: FunctionPlan, block: Block, jump: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import struct
 import subprocess
 import sys
@@ -53,8 +54,15 @@ class Workshop:
         except BrokenPipeError:
             raise ProbeloomError("the process that compiles has ended") from None
 
-    def answers(self) -> Iterator[Opened | Made]:
-        """The answers that are there. Raises ProbeloomError if the builder is gone."""
+    def answers(self, wait: bool = False) -> Iterator[Opened | Made]:
+        """The answers that are there; with `wait`, at least one. Raises ProbeloomError if the builder is gone."""
+        found = list(self._arrived())
+        while wait and not found:
+            select.select([self._out], [], [])
+            found = list(self._arrived())
+        yield from found
+
+    def _arrived(self) -> Iterator[Opened | Made]:
         while True:
             try:
                 content = os.read(self._out, 1 << 20)

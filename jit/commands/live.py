@@ -1,0 +1,77 @@
+"""What `probeloom run`, `attach` and `top` share: options, reports, the ways to end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jit import console
+from jit.commands.selection import read_probes, read_specs
+from jit.live.builder import Settings
+from jit.live.supervisor import Children, Supervisor
+from jit.prepare import CounterUpdate, LivenessMode
+from jit.report import Report, render_text, to_json
+from lifter.errors import UsageError
+
+Format = Literal["text", "json", "drcov", "lcov"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of all live commands."""
+
+    probes: tuple[str, ...]
+    files: tuple[Path, ...]
+    form: Format
+    sort: str
+    top: int | None
+    every: bool
+    output: Path | None
+    children: Children
+    jobs: int
+    liveness: LivenessMode
+    counter_update: CounterUpdate
+    use_cache: bool
+
+
+def supervisor(options: Options) -> Supervisor:
+    """A supervisor for the probes. Raises UsageError."""
+    specs = read_specs(options.probes, options.files, of_process=True)
+    if not specs:
+        raise UsageError("no probe given: --probe 'entry:*' counts every call")
+    settings = Settings(options.jobs, options.liveness, options.counter_update, options.use_cache, read_probes(specs))
+    return Supervisor(specs, settings, options.children, console.note)
+
+
+def write_reports(options: Options, reports: Sequence[Report]) -> None:
+    """The reports in the format asked for: to the file asked for, or on standard error, which is ours. Raises
+    UsageError."""
+    content = rendered(options, reports)
+    if options.output is not None:
+        console.write_output(content, options.output)
+    elif isinstance(content, bytes):
+        sys.stderr.buffer.write(content)
+        sys.stderr.flush()
+    else:
+        sys.stderr.write(content)
+        sys.stderr.flush()
+
+
+def rendered(options: Options, reports: Sequence[Report]) -> str | bytes:
+    """The reports of all modules: tables one after the other, a JSON object a line, or as the format joins them."""
+    match options.form:
+        case "text":
+            return "\n".join(render_text(report, options.sort, options.top, options.every) for report in reports)
+        case "json":
+            return "".join(f"{to_json(report)}\n" for report in reports)
+        case "drcov":
+            from jit.report_formats import to_drcov
+
+            return b"".join(to_drcov(report) for report in reports)
+        case "lcov":
+            from jit.report_formats import to_lcov
+
+            return "".join(to_lcov(report) for report in reports)

@@ -1,0 +1,58 @@
+"""What was counted, by module: the counters of all processes, and the reports made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from jit.datafile import DataFile
+from jit.live.counters import Counters
+from jit.report import Report, Row
+
+
+@dataclass(slots=True)
+class Account:
+    """The counters of one module with one set of probes."""
+
+    data: DataFile
+    open: dict[int, Counters] = field(default_factory=dict)
+    """By the process that they were made for."""
+
+    def values(self) -> npt.NDArray[np.uint64]:
+        """All counters added up; words of Python probes are those of the first process."""
+        counts = min((t.words[0] for t in self.data.tracepoints if t.words[1]), default=len(self.data.counters))
+        total = np.zeros(len(self.data.counters), np.uint64)
+        for number, counters in enumerate(self.open.values()):
+            values = counters.values()
+            if number:
+                values[counts:] = 0
+            total += values
+        return total
+
+
+class Books:
+    """All accounts of a run."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[int, Account] = {}
+        """By module number."""
+
+    def enter(self, module: int, data: DataFile, pid: int, counters: Counters) -> None:
+        """Note new counters of a process."""
+        self.accounts.setdefault(module, Account(data)).open[pid] = counters
+
+    def reports(self) -> list[Report]:
+        """One report for each module that is instrumented, the executable's first."""
+        found = []
+        for account in self.accounts.values():
+            found.append(report_of(account.data, account.values()))
+        return found
+
+
+def report_of(data: DataFile, values: npt.NDArray[np.uint64]) -> Report:
+    """The report on counters with these values."""
+    filled = DataFile(data.module, data.plan_id, data.tracepoints, values)
+    rows = [Row(point, filled.count(point), filled.words(point)) for point in data.tracepoints]
+    return Report(data.module, tuple(rows))

@@ -1,0 +1,150 @@
+"""`probeloom run`: the program as without it, and every count as the rewritten program's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from jit.live.firstcall import Displaced, displaced, first_call_stub
+from lifter.decode import decode
+from lifter.graph import Block
+from lifter.instruction import Instruction
+from tests.corpus import Cell, programs
+from tests.live_corpus import compare
+from tests.live_programs import compiled
+from tests.tool import Tool
+
+CHOSEN = ("calls", "switches", "tailcalls", "dynamic", "exceptions")
+
+LIBRARY_CALLS = """
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+int main(int argc, char **argv)
+{
+    char line[100];
+    for (int i = 0; i < 100; i++) free(malloc(i + 1));
+    while (fgets(line, sizeof line, stdin)) printf("%zu %s", strlen(line), line);
+    if (argc > 1) raise(atoi(argv[1]));
+    return 42;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def library_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("calls"), "calls", LIBRARY_CALLS, "-fno-builtin")
+
+
+def run(tool: Tool, *arguments: str | Path, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*tool.command, "run", *map(str, arguments)],
+        input=given,
+        capture_output=True,
+        env={**os.environ, **tool.environment},
+        timeout=120,
+    )
+
+
+@pytest.mark.needs("gcc", "g++")
+@pytest.mark.parametrize("name", CHOSEN)
+def test_counts_are_those_of_the_rewritten_program(name: str, tool: Tool, built: Path, tmp_path: Path) -> None:
+    (program,) = (program for program in programs() if program.name == name)
+    assert compare(Cell(program, "gcc", "O2", program.links[0], stripped=False), tool, built, tmp_path) == ""
+
+
+@pytest.mark.needs("gcc")
+def test_streams_and_status_are_the_programs(tool: Tool, library_calls: Path, tmp_path: Path) -> None:
+    report = tmp_path / "counts.json"
+    done = run(
+        tool, "--probe=entry:malloc", "--probe=entry:main", "--format=json", f"--output={report}", "--", library_calls,
+        given=b"one\nthree\n",
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (42, b"4 one\n6 three\n", b"")
+    own, libc = (json.loads(line) for line in report.read_text().splitlines())
+    assert own["module"] == str(library_calls)
+    assert [row["count"] for row in own["probes"]] == [1]
+    assert Path(libc["module"]).name == "libc.so.6"
+    assert 100 <= libc["probes"][0]["count"] < 200
+
+
+@pytest.mark.needs("gcc")
+def test_a_module_can_be_named(tool: Tool, library_calls: Path) -> None:
+    done = run(tool, "--probe", "entry:libc.so*!fgets", "--format=json", library_calls, given=b"a\nb\n")
+    assert done.returncode == 42
+    assert [row["count"] for row in json.loads(done.stderr)["probes"]] == [3]
+
+
+@pytest.mark.needs("gcc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGSEGV, signal.SIGKILL])
+def test_dies_of_what_killed_the_program(tool: Tool, library_calls: Path, number: signal.Signals) -> None:
+    done = run(tool, "--probe=entry:free", "--format=json", library_calls, str(number.value))
+    assert done.returncode == -number
+    assert sum(row["count"] for row in json.loads(done.stderr)["probes"]) >= 100
+
+
+@pytest.mark.needs("gcc")
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--probe=entry:main", "no/such/program"], b"no/such/program"),
+        (["--probe=entry", "/bin/true"], b"expected POINT:FUNCTION"),
+        (["/bin/true"], b"no probe given"),
+        (["--no-such-option", "/bin/true"], b"no-such-option"),
+    ],
+)
+def test_own_failures_end_with_125(tool: Tool, arguments: list[str], reason: bytes) -> None:
+    done = run(tool, *arguments)
+    assert done.returncode == 125
+    assert reason in done.stderr and done.stderr.count(b"\n") == 1
+
+
+def block(address: int, code: str) -> Block:
+    content = bytes.fromhex(code)
+    instructions = []
+    while content:
+        instruction = decode(content)
+        assert isinstance(instruction, Instruction)
+        instructions.append(instruction)
+        content = content[instruction.size :]
+    return Block(address, tuple(instructions), ())
+
+
+@pytest.mark.parametrize(
+    ("code", "there"),
+    [
+        ("5548 89e5 5d c3", "554889e5 5d e9"),  # push rbp; mov rbp, rsp; pop rbp
+        ("488b0510000000 c3", "488b05 10100000 e9"),  # mov rax, [rip + 16], which is 0x1017
+        ("c60510000000 01 c3", "c605 10100000 01 e9"),  # mov byte [rip + 16], 1: an immediate follows
+        ("4885ff 7404", "4885ff 0f84 ???????? e9"),  # test rdi, rdi; je
+        ("31c0 4885c0 ebf0", "31c0 4885c0 e9"),
+        ("0f05 90909090", None),  # the kernel sees where it runs
+        ("e800000000 c3", None),  # so does the callee
+        ("e2f0 90909090", None),  # no near form
+    ],
+)
+def test_displaced_instructions(code: str, there: str | None) -> None:
+    content = bytes.fromhex(code)
+    found = displaced(block(0x1000, code), 0x1000, content[:5], may_fault=True)
+    if there is None:
+        assert found is None
+        return
+    assert isinstance(found, Displaced)
+    moved = found.at(0)
+    expected = there.replace(" ", "")
+    shown = moved.hex()[: len(expected)]
+    assert "".join("?" if e == "?" else s for s, e in zip(shown, expected, strict=True)) == expected
+
+
+def test_stub_ends_in_the_displaced_instructions() -> None:
+    found = displaced(block(0x1000, "5548 89e5 5d c3"), 0x1000, bytes(5), may_fault=True)
+    assert found is not None
+    for red_zone in (False, True):
+        stub = first_call_stub(0x5000, 0x9000, found, red_zone)
+        assert stub.code[stub.passive - stub.address :] == found.at(stub.passive)
+        assert stub.code[stub.ready - stub.address] == 0xE9
