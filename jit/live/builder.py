@@ -23,7 +23,7 @@ from ir.lower import LoweredRegion
 from ir.probes import CompiledProbe
 from jit import datafile
 from jit.builtcache import plan_key
-from jit.compiled import Result, compiled_whole, written_loose
+from jit.compiled import Result, compiled_whole
 from jit.layout import CompiledFunction
 from jit.live import stored
 from jit.live.plan import LiveFunction, ModulePlan
@@ -163,13 +163,6 @@ class _Module:
             self.analyse()
         work = self._planned[address].lower()
         results = _compile(compiler, work.code.all_regions)
-        written = written_loose(work, results)
-        if written:
-            work = replace(work, code=work.pin(work.code, written))
-            again = sorted(written)
-            fresh = _compile(compiler, [work.code.regions[position] for position in again])
-            for position, result in zip(again, fresh, strict=True):
-                results[position] = result
         made = compiled_whole(self.image, work, results)
         if isinstance(made, CompiledFunction):
             self.made[address] = made
