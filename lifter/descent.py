@@ -461,7 +461,7 @@ class Descent:
     def _classify(self, pending: list[int], blocks: Mapping[int, Block]) -> list[int]:
         """Sort indirect jumps without a table into tail calls and unresolved ones."""
         state = depths(
-            self.base,
+            (self.base,),
             {start: block.addressed() for start, block in blocks.items()},
             {start: block.successors for start, block in blocks.items()},
         )

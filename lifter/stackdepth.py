@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lifter.instruction import Flow, Imm, Instruction, Mem, Reg
 from lifter.registers import R12, R13, R14, R15, RBP, RBX, RSP, gpr
@@ -48,14 +48,14 @@ def step(state: State, instruction: Instruction) -> State:
 
 
 def depths(
-    entry: int,
+    entries: Iterable[int],
     blocks: Mapping[int, Sequence[tuple[int, Instruction]]],
     successors: Mapping[int, Sequence[int]],
 ) -> dict[int, State]:
-    """State *before the last instruction* of each block that is reached from `entry`."""
-    at_start: dict[int, State] = {entry: (0, None)}
+    """State *before the last instruction* of each block that is reached from the entries, which calls go to."""
+    at_start: dict[int, State] = dict.fromkeys(entries, (0, None))
     result: dict[int, State] = {}
-    work = [entry]
+    work = list(at_start)
     while work:
         start = work.pop()
         lines = blocks.get(start)

@@ -5,7 +5,7 @@ The tracked state is the 16 general-purpose registers and the arithmetic flags; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,6 +35,7 @@ from lifter.registers import (
     RSP,
     gpr,
 )  # fmt: skip
+from lifter.stackdepth import depths
 
 
 def _mask(*registers: int) -> int:
@@ -142,6 +143,8 @@ def make_piece(image: Image, graph: FunctionGraph, observed: Mapping[int, int]) 
     for block in graph.blocks.values():
         for instruction in block.instructions:
             piece.writes |= instruction.effects.writes
+    for address in _returns_elsewhere(graph, [addresses[number] for number in piece.returns]):
+        piece.fixed[index[address]] = TRACKED
     if piece.writes & gpr(RSP) and any(_loads_rsp(block.instructions) for block in graph.blocks.values()):
         # It may return on another stack, to wherever that one's owner waits.
         for number in piece.returns:
@@ -191,7 +194,7 @@ def _end(image: Image, piece: Piece, number: int, block: Block) -> None:
     elif flow is Flow.RETURN:
         piece.returns.append(number)
         piece.opaque[number] = True
-        if _returns_elsewhere(graph, block):
+        if _overwrites_return_address(graph, block):
             piece.fixed[number] = TRACKED
     elif flow is Flow.HALT:
         # A signal handler may look at any register.
@@ -236,8 +239,23 @@ def _outside_call(image: Image, graph: FunctionGraph, block: Block) -> Summary:
     return ABI_CALLEE
 
 
-def _returns_elsewhere(graph: FunctionGraph, block: Block) -> bool:
-    """Whether the return address was written by the function itself: `push rax; ret`, retpolines."""
+def _returns_elsewhere(graph: FunctionGraph, addresses: Sequence[int]) -> Iterator[int]:
+    """Blocks that return where RSP is not known to be as at the entry: `push rax; ret`, or to the caller's caller.
+
+    Calls of labels inside the function are entries too: gcc's return thunk calls such a one, which drops the return
+    address again.
+    """
+    blocks = graph.blocks
+    roots = {graph.function.address, *graph.callees.values()} & blocks.keys()
+    lines = {address: block.addressed() for address, block in blocks.items()}
+    states = depths(roots, lines, {address: block.successors for address, block in blocks.items()})
+    for address in addresses:
+        if address in states and states[address][0] != 0:
+            yield address
+
+
+def _overwrites_return_address(graph: FunctionGraph, block: Block) -> bool:
+    """Whether a return goes to an address that the function itself has put there, as retpolines do."""
     lines = block.instructions
     if len(lines) == 1:
         above = next((other for other in graph.blocks.values() if other.end == block.address), None)
@@ -245,8 +263,6 @@ def _returns_elsewhere(graph: FunctionGraph, block: Block) -> bool:
     if len(lines) < 2:
         return False
     before = lines[-2]
-    if before.mnemonic == "push":
-        return True
     first = before.operands[0] if before.operands else None
     return (
         before.mnemonic in ("mov", "add", "sub", "xchg", "xor")

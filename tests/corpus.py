@@ -42,11 +42,13 @@ FLAVOURS: Mapping[str, tuple[str, ...]] = {
     "gold": ("-fuse-ld=gold",),
     "lld": ("-fuse-ld=lld",),
     "ubsan": ("-fsanitize=undefined",),
+    "thunks": ("-mindirect-branch=thunk", "-mfunction-return=thunk"),
+    "retpoline": ("-mretpoline",),
 }
 """Further ways to build C and C++, one at a time on top of -O2: name -> compiler and linker flags."""
 
-OF_ONE_COMPILER = {"ubsan": "gcc"}
-"""Flavours that only one can be counted on to build: clang's run-time library is a package of its own."""
+OF_ONE_COMPILER = {"ubsan": "gcc", "thunks": "gcc", "retpoline": "clang"}
+"""Flavours that only one builds, or can be counted on to: clang's run-time libraries are a package of their own."""
 
 RUN_SECONDS = 60
 

@@ -60,6 +60,24 @@ def test_calls_of_local_functions_use_and_kill_what_these_do(tmp_path: Path) -> 
 
 
 @pytest.mark.needs("gcc")
+@pytest.mark.parametrize(
+    "end",
+    [
+        "jmp thunk\nthunk: call 1f\n2: pause\njmp 2b\n1: lea 8(%rsp),%rsp\nfinal: ret",
+        "call inner\n9: jmp 9b\ninner: test %edi,%edi\nje 1f\nnop\n1: add $8,%rsp\nfinal: ret",
+        "call inner\n9: jmp 9b\ninner: mov %rsi,(%rsp)\nfinal: ret",
+        "push %rsi\nfinal: ret",
+    ],
+)
+def test_a_return_to_elsewhere_keeps_everything(tmp_path: Path, end: str) -> None:
+    text = function("_start", "call callee\nmov %rax,(%rsi)\nmov $60,%eax\nsyscall\n9: jmp 9b")
+    text += function("callee", f"mov %rdi,%rax\nbefore: {end}")
+    liveness, graphs, symbols = analysed(tmp_path, text)
+    for label in ("before", "final"):
+        assert at(liveness, graphs, symbols, label) & GPRS == GPRS
+
+
+@pytest.mark.needs("gcc")
 def test_a_register_overwritten_on_some_paths_only_is_not_killed(tmp_path: Path) -> None:
     text = function("_start", "before: call callee\nmov %rbx,(%r9)\nmov $60,%eax\nsyscall\n9: jmp 9b") + function(
         "callee", "test %edi,%edi\nje 1f\nxor %ebx,%ebx\n1: ret"
