@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,16 @@ from jit.live.events import Exited, Forked, Readable
 from jit.live.faults import PageFaults
 from jit.live.loaded import LoadWatch, executable, module_file, modules
 from jit.live.target import Target
-from tests.live_programs import compiled
+from tests.live_programs import compiled, none_left
 
 pytestmark = pytest.mark.needs("gcc")
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    with none_left():
+        yield
+
 
 LOADER = """
 #include <dlfcn.h>

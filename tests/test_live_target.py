@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,16 @@ import pytest
 from jit.live.errors import CannotStartError, CannotTraceError, MemoryAccessError, NoProcessError
 from jit.live.events import Exited, Killed, SignalStop
 from jit.live.target import Target
-from tests.live_programs import alike, compiled
+from tests.live_programs import alike, compiled, none_left
 
 pytestmark = pytest.mark.needs("gcc")
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    with none_left():
+        yield
+
 
 SPINNER = """
 #include <pthread.h>

@@ -34,6 +34,11 @@ class SignalStop(Event):
         return int.from_bytes(self.information[8:12], "little", signed=True)
 
     @property
+    def sender(self) -> int:
+        """si_pid: of a signal that a process sent. 0 if that is not seen from the target's PID namespace."""
+        return int.from_bytes(self.information[16:20], "little")
+
+    @property
     def address(self) -> int:
         """si_addr: of a fault, what could not be accessed (SIGSEGV, SIGBUS) or executed (SIGILL, SIGFPE, SIGTRAP)."""
         return int.from_bytes(self.information[16:24], "little")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jit.live.errors import MemoryAccessError, NoProcessError, TargetGoneError
 from jit.live.maps import Mapping, Mappings, read_mappings
+from jit.live.procfs import living_thread
 
 if TYPE_CHECKING:
     from jit.live.target import Target
@@ -23,8 +24,8 @@ class AddressSpace:
         self.members: set[Target] = set()
         self.holds = 0
         """How often its threads were stopped and not released again."""
-        self.syscall_instruction = 0
-        """Where one was seen last."""
+        self.call_place = 0
+        """Where system calls of ours are made; 0 until it is known."""
         self.returners: dict[Mapping, list[int]] = {}
         """Where the code of a mapping ends signal handlers, for those looked through."""
 
@@ -36,7 +37,7 @@ class AddressSpace:
     def _opened(self) -> int:
         if self._file < 0:
             try:
-                self._file = os.open(f"/proc/{self._pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+                self._file = os.open(f"/proc/{living_thread(self._pid)}/mem", os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
                 raise TargetGoneError(f"process {self._pid} has ended") from None
         return self._file
@@ -75,7 +76,7 @@ class AddressSpace:
         pids = [self._pid, *(member.pid for member in self.members)]
         for pid in dict.fromkeys(pids):
             with suppress(NoProcessError):
-                return read_mappings(pid)
+                return read_mappings(living_thread(pid))
         raise TargetGoneError(f"process {self._pid} has ended")
 
 

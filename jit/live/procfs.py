@@ -31,6 +31,13 @@ def tasks(pid: int) -> list[int]:
         return []
 
 
+def living_thread(pid: int) -> int:
+    """A thread of the process through which /proc shows its memory: its first, unless that has ended before others."""
+    if task_state(pid) != "Z":
+        return pid
+    return next((tid for tid in tasks(pid) if task_state(tid) not in "ZX"), pid)
+
+
 def task_state(tid: int) -> str:
     """'R' running, 'S' sleeping, 'D' waiting uninterruptibly, 'T' stopped, 't' traced and stopped, 'Z' ended; '' if
     there is none."""
@@ -58,7 +65,7 @@ def program_counter(tid: int) -> int | None:
 def check_traceable(pid: int) -> None:
     """Raises what stands in the way of tracing a process, as far as it can be known before trying."""
     fields = status(pid)
-    if not fields or fields.get("State", "")[:1] in "ZX":
+    if not fields or (fields.get("State", "")[:1] in "ZX" and len(tasks(pid)) < 2):
         ended = " (it has ended, and waits for its parent)" if fields else ""
         raise NoProcessError(f"process {pid}: no such process{ended}")
     if int(fields.get("Tgid", pid)) != pid:
@@ -68,7 +75,7 @@ def check_traceable(pid: int) -> None:
     tracer = int(fields.get("TracerPid", "0"))
     if tracer:
         raise CannotTraceError(f"process {pid} ({fields['Name']}): already traced by {_described(tracer)}")
-    if _is_kernel_thread(pid, fields):
+    if _is_kernel_thread(fields):
         raise CannotTraceError(f"process {pid} ({fields['Name']}): is a kernel thread")
     _check_architecture(pid, fields["Name"])
 
@@ -115,13 +122,13 @@ def _user(number: int) -> str:
         return str(number)
 
 
-def _is_kernel_thread(pid: int, fields: dict[str, str]) -> bool:
-    return fields.get("Kthread", "0") == "1" or "VmSize" not in fields
+def _is_kernel_thread(fields: dict[str, str]) -> bool:
+    return fields.get("Kthread", "0") == "1" or ("VmSize" not in fields and fields.get("State", "")[:1] != "Z")
 
 
 def _check_architecture(pid: int, name: str) -> None:
     try:
-        with Path(f"/proc/{pid}/exe").open("rb") as file:
+        with Path(f"/proc/{living_thread(pid)}/exe").open("rb") as file:
             header = file.read(20)
     except OSError:
         return  # another user's: the attempt says so

@@ -10,9 +10,7 @@ import ctypes
 import os
 from typing import Final
 
-PTRACE_POKEUSER: Final = 6
 PTRACE_CONT: Final = 7
-PTRACE_SINGLESTEP: Final = 9
 PTRACE_DETACH: Final = 17
 PTRACE_SYSCALL: Final = 24
 PTRACE_SETOPTIONS: Final = 0x4200
@@ -45,8 +43,6 @@ WALL: Final = 0x4000_0000
 
 _NT_PRSTATUS: Final = 1
 _NT_X86_XSTATE: Final = 0x202
-_DEBUG_REGISTERS: Final = 848
-"""Offset of u_debugreg in struct user."""
 _SIGINFO_SIZE: Final = 128
 _XSTATE_MOST: Final = 16384
 
@@ -137,8 +133,8 @@ def interrupt(tid: int) -> None:
 
 
 def resume(tid: int, signal: int = 0, how: int = PTRACE_CONT) -> None:
-    """Lets a stopped thread run, with a signal if it stands in that signal's stop. `how` may be PTRACE_SYSCALL or
-    PTRACE_SINGLESTEP."""
+    """Lets a stopped thread run, with a signal if it stands in that signal's stop. With
+    PTRACE_SYSCALL for `how` it stops at the next begin or end of a system call."""
     _request(how, tid, None, signal)
 
 
@@ -210,17 +206,6 @@ def set_extended_state(tid: int, state: bytes) -> None:
     buffer = ctypes.create_string_buffer(state, len(state))
     vector = _IoVector(ctypes.addressof(buffer), len(state))
     _request(PTRACE_SETREGSET, tid, _NT_X86_XSTATE, ctypes.byref(vector))
-
-
-def set_breakpoint(tid: int, address: int) -> None:
-    """Has a stopped thread trap, from now on, before it executes the instruction at `address`; 0 ends that.
-
-    By a debug register of the thread, not in memory.
-    """
-    _request(PTRACE_POKEUSER, tid, _DEBUG_REGISTERS + 8 * 7, 0)
-    _request(PTRACE_POKEUSER, tid, _DEBUG_REGISTERS, address)
-    if address:
-        _request(PTRACE_POKEUSER, tid, _DEBUG_REGISTERS + 8 * 7, 1)
 
 
 def rseq_area(tid: int) -> int:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from jit.live import procfs, ptrace, remote, stepping
+from jit.live import leaving, procfs, ptrace, remote
 from jit.live.errors import MemoryAccessError, TargetBusyError, TargetGoneError
 from jit.live.events import Event, Readable
 from jit.live.maps import Mappings
@@ -97,7 +97,8 @@ class Target:
         with suppress(TargetGoneError):
             while True:
                 with self.stopped():
-                    parked = [thread for thread in self._threads() if thread.is_running]
+                    running = [thread for thread in self._threads() if thread.is_running]
+                    parked = [thread for thread in running if procfs.task_state(thread.tid) != "Z"]
                     if not parked or time.monotonic() > deadline:
                         self.tracer.let_go(self)
                         return
@@ -172,13 +173,7 @@ class Target:
 
     def _stop_all(self, memory: AddressSpace) -> None:
         while True:
-            for thread in self.tracer.threads_of(memory):
-                if thread.is_running and not thread.is_interrupted:
-                    with suppress(OSError):
-                        ptrace.interrupt(thread.tid)
-                        thread.is_interrupted = True
-            for thread in self.tracer.threads_of(memory):
-                self.tracer.wait_for(thread, may_park=True)
+            self.tracer.interrupt(self.tracer.threads_of(memory))
             self.tracer.collect()
             is_new = any([member._seize_new() for member in [*memory.members]])
             threads = self.tracer.threads_of(memory)
@@ -224,11 +219,11 @@ class Target:
         except ProcessLookupError:
             raise TargetGoneError(f"process {self.pid} has been killed") from None
 
-    def step_out(self, ranges: Sequence[tuple[int, int]], steps: int = 10_000) -> list[stepping.Straggler]:
-        """Moves every thread that is inside one of the byte ranges [start, end) out of it, instruction by
-        instruction; to be called inside `stopped`. See `stepping.step_out`."""
+    def step_out(self, ranges: Sequence[tuple[int, int]], seconds: float = 0.5) -> list[leaving.Straggler]:
+        """Has every thread that is inside one of the byte ranges [start, end) leave them; called inside `stopped`.
+        Returns those that did not within `seconds`: see `leaving.leave`."""
         with self.stopped(), self._alive():
-            return stepping.step_out(self, ranges, steps)
+            return leaving.leave(self, ranges, seconds)
 
     # Memory and system calls
 
@@ -260,12 +255,12 @@ class Target:
     @property
     def executable(self) -> Path:
         """The file it executes, as a path that opens that very file even if its name is gone or another's."""
-        return Path(f"/proc/{self.pid}/exe")
+        return Path(f"/proc/{procfs.living_thread(self.pid)}/exe")
 
     def auxiliary_vector(self) -> dict[int, int]:
         """What the kernel told its program at the start: AT_ number -> value."""
         try:
-            words = Path(f"/proc/{self.pid}/auxv").read_bytes()
+            words = Path(f"/proc/{procfs.living_thread(self.pid)}/auxv").read_bytes()
         except OSError:
             raise TargetGoneError(f"process {self.pid} has ended") from None
         numbers = [int.from_bytes(words[at : at + 8], "little") for at in range(0, len(words) // 16 * 16, 8)]

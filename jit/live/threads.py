@@ -49,7 +49,8 @@ class Thread:
     is_interrupted: bool = False
     """PTRACE_INTERRUPT was asked for; that stop is yet to come."""
     is_parked: bool = False
-    """It waits uninterruptibly in the kernel, and will stop when that is over, before it runs an instruction."""
+    """It waits uninterruptibly in the kernel, and will stop when that is over, before it runs an instruction; or it has
+    ended."""
     is_group_stopped: bool = False
     """Told of, and not over."""
     is_gone: bool = False
@@ -77,9 +78,14 @@ class Thread:
         return self.is_at_rest and ptrace.stop_signal(self.stop) != SIGTRAP
 
     @property
+    def is_exiting(self) -> bool:
+        """Whether it stands at its end, and will run no instruction more."""
+        return not self.is_running and ptrace.stop_event(self.stop) == ptrace.EVENT_EXIT
+
+    @property
     def is_usable(self) -> bool:
-        """Whether it stands still where it can be made to run a system call for us."""
-        return not self.is_running and ptrace.stop_event(self.stop) not in (ptrace.EVENT_EXIT, ptrace.EVENT_VFORK)
+        """Whether it stands still where it can be made to run a system call for us: not in vfork."""
+        return not (self.is_running or self.is_exiting or ptrace.stop_event(self.stop) == ptrace.EVENT_VFORK)
 
     @property
     def may_go_on(self) -> bool:

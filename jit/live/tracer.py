@@ -10,7 +10,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from signal import SIGTRAP
 from typing import TYPE_CHECKING, Final
@@ -42,10 +42,24 @@ _ORPHAN_SECONDS: Final = 0.2
 """How long a new process may wait for the event that announces it. It never comes if its maker was killed."""
 _PARK_SECONDS: Final = 0.05
 """A thread that waits uninterruptibly for so long is taken to be in a wait without known end."""
-_SPINS: Final = 50
 _SI_TKILL: Final = -6
+_SIGRTMIN: Final = 32
+"""Signals from here on are queued, those below are pending or not."""
 _CLONE_VM: Final = 0x100
 _SYS_CLONE, _SYS_FORK, _SYS_VFORK, _SYS_CLONE3 = 56, 57, 58, 435
+
+_EINTR: Final = (1 << 64) - 4
+_ERESTARTNOHAND: Final = (1 << 64) - 514
+_ENDLESS: Final[dict[int, Callable[[ptrace.Registers], bool]]] = {
+    232: lambda registers: registers.r10 & 0xFFFF_FFFF == 0xFFFF_FFFF,  # epoll_wait
+    281: lambda registers: registers.r10 & 0xFFFF_FFFF == 0xFFFF_FFFF,  # epoll_pwait
+    441: lambda registers: registers.r10 == 0,  # epoll_pwait2
+    65: lambda _: True,  # semop
+    220: lambda registers: registers.r10 == 0,  # semtimedop
+    128: lambda registers: registers.rdx == 0,  # rt_sigtimedwait
+    208: lambda registers: registers.r8 == 0,  # io_getevents
+}
+"""The calls that end with EINTR where others are begun again, and whether they wait without a time limit."""
 
 _local = threading.local()
 
@@ -219,19 +233,18 @@ class Tracer:
 
     def wait_for(self, thread: Thread, may_park: bool = False) -> None:
         """Waits until a thread has stopped or is gone; with `may_park` also until it is seen to wait in the kernel
-        without known end."""
-        for _ in range(_SPINS):
-            if not thread.is_running or thread.is_gone or self._take(thread.tid):
-                return
-            os.sched_yield()
+        without known end, or to have ended and to be kept for the other threads' sake (the first thread)."""
         begin = time.monotonic()
         while thread.is_running and not thread.is_gone and not self._take(thread.tid):
             self._wait(0.005)
-            if may_park and time.monotonic() > begin + _PARK_SECONDS and procfs.task_state(thread.tid) == "D":
+            if not thread.is_running or self._take(thread.tid):
+                return
+            state = procfs.task_state(thread.tid)
+            if not state:
+                self._forget(thread)
+            elif may_park and (state == "Z" or (state == "D" and time.monotonic() > begin + _PARK_SECONDS)):
                 thread.is_parked = True
                 return
-            if not procfs.task_state(thread.tid):
-                self._forget(thread)
 
     # Stops
 
@@ -253,8 +266,10 @@ class Tracer:
         thread.stop = status
         thread.signal = 0
         event = ptrace.stop_event(status)
+        was_interrupted, thread.is_interrupted = thread.is_interrupted, False  # any stop ends a pending interrupt
         if event == ptrace.EVENT_STOP:
-            thread.is_interrupted = False
+            if was_interrupted:
+                self._keep_waiting(thread)
             if not thread.is_in_group_stop:
                 thread.is_group_stopped = False
             elif not thread.is_group_stopped:
@@ -271,7 +286,22 @@ class Tracer:
                 self._expect(thread)
             elif event == ptrace.EVENT_EXEC:
                 self._note_exec(thread)
+        elif self._give_back(thread):
+            thread.signal = ptrace.stop_signal(status)
+            self.release(thread)
+            return
         self._enqueue(thread)
+
+    @staticmethod
+    def _keep_waiting(thread: Thread) -> None:
+        """A few system calls end with EINTR if the thread is only stopped, as by SIGSTOP and SIGCONT; most are begun
+        again unless a signal is handled. Those that wait without end are made to be like the others."""
+        with suppress(ProcessLookupError):
+            registers = ptrace.registers(thread.tid)
+            is_endless = _ENDLESS.get(registers.orig_rax)
+            if registers.rax == _EINTR and is_endless is not None and is_endless(registers):
+                registers.rax = _ERESTARTNOHAND
+                ptrace.set_registers(thread.tid, registers)
 
     def _enqueue(self, thread: Thread) -> None:
         thread.told = thread.stop
@@ -371,7 +401,12 @@ class Tracer:
             return ThreadExiting(target, tid, thread.message)
         if kind == ptrace.EVENT_STOP:
             return GroupStopped(target, tid, ptrace.stop_signal(thread.told)) if thread.is_group_stopped else None
-        return self._signal(thread)
+        try:
+            information = ptrace.signal_information(tid)
+        except ProcessLookupError:
+            return None  # killed meanwhile
+        thread.signal = ptrace.stop_signal(thread.told)
+        return SignalStop(target, tid, thread.signal, information)
 
     def _creation(self, thread: Thread, kind: int) -> Event | None:
         newborn = self.threads.get(thread.message)
@@ -385,34 +420,49 @@ class Tracer:
         made = VForked if kind == ptrace.EVENT_VFORK else Forked
         return made(thread.target, thread.tid, newborn.target)
 
-    def _signal(self, thread: Thread) -> Event | None:
-        number = thread.signal = ptrace.stop_signal(thread.told)
-        try:
-            event = SignalStop(thread.target, thread.tid, number, ptrace.signal_information(thread.tid))
-            taken = self.returned(thread, event)
-        except OSError:
-            return None  # killed meanwhile
-        if taken is None:
-            return event
-        return None if taken.is_reported else SignalStop(thread.target, thread.tid, number, taken.information)
-
     @staticmethod
-    def returned(thread: Thread, event: SignalStop) -> TakenSignal | None:
-        """If the signal whose stop a thread stands in is one that was taken from it and has been raised again: which;
-        it has its information again then."""
-        for taken in thread.taken:
-            if taken.is_sent and taken.signal == event.signal and event.code == _SI_TKILL:
-                ptrace.set_signal_information(thread.tid, taken.information)
-                thread.taken.remove(taken)
-                return taken
-        return None
+    def _give_back(thread: Thread) -> bool:
+        """If signals of the number in whose stop the thread stands were taken from it and raised again: gives it the
+        information of the first of them, whichever of the number it is now: they come in order. Returns whether that
+        one has been reported."""
+        number = ptrace.stop_signal(thread.stop)
+        taken = next((taken for taken in thread.taken if taken.is_sent and taken.signal == number), None)
+        if taken is None:
+            return False
+        thread.taken.remove(taken)
+        with suppress(ProcessLookupError):
+            event = SignalStop(thread.target, thread.tid, number, ptrace.signal_information(thread.tid))
+            if number >= _SIGRTMIN and not (event.code == _SI_TKILL and event.sender in (os.getpid(), 0)):
+                thread.taken.append(TakenSignal(number, event.information, False, is_sent=True))
+            ptrace.set_signal_information(thread.tid, taken.information)
+        return taken.is_reported
 
     # Going on
 
     def release(self, thread: Thread) -> None:
         """Lets a thread go on if nothing keeps it."""
-        if thread.is_gone or not thread.may_go_on:
-            return
+        if not thread.is_gone and thread.may_go_on:
+            self._go_on(thread)
+
+    def run_for(self, threads: Sequence[Thread], seconds: float) -> None:
+        """Lets some of the threads run that stand still with the others, and stops them again."""
+        for thread in threads:
+            self._go_on(thread)
+        time.sleep(seconds)
+        self.collect()
+        self.interrupt(threads)
+
+    def interrupt(self, threads: Sequence[Thread]) -> None:
+        """Stops threads, and waits until they stand (or are parked)."""
+        for thread in threads:
+            if thread.is_running and not (thread.is_gone or thread.is_interrupted):
+                with suppress(ProcessLookupError):
+                    ptrace.interrupt(thread.tid)
+                    thread.is_interrupted = True
+        for thread in threads:
+            self.wait_for(thread, may_park=True)
+
+    def _go_on(self, thread: Thread) -> None:
         with suppress(ProcessLookupError):  # killed; its end comes next
             self._raise_again(thread)
             if thread.is_in_group_stop:
@@ -454,10 +504,10 @@ class Tracer:
             _, thread.stop = os.waitpid(thread.tid, ptrace.WALL)
             if not ptrace.is_stop(thread.stop):
                 return
-            thread.told = thread.stop
             if thread.is_in_signal_stop:
-                self._signal(thread)
-        if thread.is_in_signal_stop and not thread.signal and thread.is_queued:
+                thread.is_queued = True
+                self._give_back(thread)
+        if thread.is_in_signal_stop and thread.is_queued:
             thread.signal = ptrace.stop_signal(thread.stop)
         ptrace.detach(thread.tid, thread.signal if thread.is_in_signal_stop else 0)
 
