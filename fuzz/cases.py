@@ -4,7 +4,8 @@
 
 Left of the bar is the code, in Intel syntax (several instructions with `;`) or as hexadecimal bytes; then the state,
 and after the arrow everything that the code changes, `rip` where it jumps (the code is at 0x10000000). `[data]` and
-`[stack+8]` are words of 64 bits in memory; `data` is also the initial rdi and `stack` the initial rsp; all else is 0. A
+`[stack+8]` are words of 64 bits in memory; `data` is also the initial rdi and `stack` the initial rsp; all else is 0,
+but for `mxcsr`, which is 0x1f80. Vectors can be given as floats, lowest first: `xmm0=1.5d,-0d` or `ymm1=0.1s,nan`. A
 line that begins with `!` is code that must stay native. `python -m fuzz.cases --bless FILES` writes the processor's
 answers behind the arrows.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +26,15 @@ from fuzz.assembler import assemble
 from fuzz.lifted import Case, Prepared, decode_all, first_difference, lift, prepare, run_both, undefined_after
 from fuzz.native import CODE_ADDRESS, DATA, STACK, NativeOracle
 from fuzz.rows import REGIONS
-from fuzz.state import FIXED_FLAGS, Batch, Results, State, memory_places
+from fuzz.state import DEFAULT_MXCSR, FIXED_FLAGS, Batch, Results, State, memory_places
 from lifter.errors import ProbeloomError
 from lifter.registers import ARITHMETIC_FLAGS, FLAG_SHIFT, GPR_NAMES, RDI, RSP, bits, names
 
 PLACES: Final = {"data": DATA.address + 0x400, "stack": STACK.address + 0x800}
 """Names of addresses."""
 _FLAGS: Final = {names(flag)[0]: shift for flag, shift in FLAG_SHIFT.items()}
+_VECTORS: Final = {"xmm": 16, "ymm": 32}
+"""Bytes of a vector register."""
 _MASK: Final = 2**64 - 1
 
 
@@ -92,6 +96,7 @@ def state_of(line: Line) -> State:
     gprs[RDI], gprs[RSP] = PLACES["data"], PLACES["stack"]
     flags = FIXED_FLAGS
     vectors = bytearray(512)
+    mxcsr = DEFAULT_MXCSR
     memory = {region.address: bytearray(region.size) for region in (DATA, STACK)}
     for item in line.given.split():
         name, _, text = item.partition("=")
@@ -99,9 +104,11 @@ def state_of(line: Line) -> State:
             gprs[GPR_NAMES.index(name)] = _number(text, line.place)
         elif name in _FLAGS:
             flags |= int(text) << _FLAGS[name]
-        elif name[:3] == "xmm" and name[3:].isdigit():
-            at = 32 * int(name[3:])
-            vectors[at : at + 16] = int(text, 0).to_bytes(16, "little")
+        elif name[:3] in _VECTORS and name[3:].isdigit() and int(name[3:]) < 16:
+            at, size = 32 * int(name[3:]), _VECTORS[name[:3]]
+            vectors[at : at + size] = _vector(text, size, line.place)
+        elif name == "mxcsr":
+            mxcsr = _number(text, line.place)
         elif name[:1] == "[" and name[-1:] == "]":
             address = _number(name[1:-1], line.place)
             region = next((region for region in (DATA, STACK) if region.address <= address < region.end), None)
@@ -112,7 +119,18 @@ def state_of(line: Line) -> State:
         else:
             raise CaseError(f"{line.place}: no such register: {name}")
     contents = {address: bytes(content) for address, content in memory.items()}
-    return State(tuple(gprs), flags, vectors=bytes(vectors), memory=contents)
+    return State(tuple(gprs), flags, vectors=bytes(vectors), mxcsr=mxcsr, memory=contents)
+
+
+def _vector(text: str, size: int, place: str) -> bytes:
+    """The bytes of a vector: one integer, or floats of one size with `d` (64 bits) or `s` (32 bits) behind each."""
+    try:
+        if text[:2] == "0x" or text.lstrip("-").isdigit():
+            return (int(text, 0) & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+        parts = [struct.pack("<d" if part[-1:] == "d" else "<f", float(part[:-1])) for part in text.split(",")]
+        return b"".join(parts).ljust(size, b"\0")[:size]
+    except (ValueError, OverflowError):
+        raise CaseError(f"{place}: no vector: {text}") from None
 
 
 def outcome(prepared: Prepared, before: Batch, results: Results) -> str:
@@ -135,8 +153,9 @@ def outcome(prepared: Prepared, before: Batch, results: Results) -> str:
     for flag, shift in FLAG_SHIFT.items():
         if writes & flag & ~undefined:
             found.append(f"{names(flag)[0]}={int(results.final.flags[0]) >> shift & 1}")
-    for vector in np.flatnonzero((before.xmm[0] != results.final.xmm[0]).any(axis=1)):
-        found.append(f"xmm{vector}={int.from_bytes(results.final.xmm[0, vector].tobytes(), 'little'):#x}")
+    found += _changed_vectors(before, results.final)
+    if before.mxcsr[0] != results.final.mxcsr[0]:
+        found.append(f"mxcsr={int(results.final.mxcsr[0]):#x}")
     places, _ = memory_places(REGIONS)
     for name, address in PLACES.items():
         region = DATA if name == "data" else STACK
@@ -147,6 +166,17 @@ def outcome(prepared: Prepared, before: Batch, results: Results) -> str:
             offset = region.address + 8 * int(word) - address
             found.append(f"[{name}{offset:+d}]={int(new[word]):#x}".replace("+0]", "]"))
     return " ".join(found) or "nothing"
+
+
+def _changed_vectors(before: Batch, after: Batch) -> list[str]:
+    found = []
+    for vector in range(16):
+        low, high = after.xmm[0, vector].tobytes(), after.ymm_high[0, vector].tobytes()
+        if high != before.ymm_high[0, vector].tobytes():
+            found.append(f"ymm{vector}={int.from_bytes(low + high, 'little'):#x}")
+        elif low != before.xmm[0, vector].tobytes():
+            found.append(f"xmm{vector}={int.from_bytes(low, 'little'):#x}")
+    return found
 
 
 def _relative(value: int) -> str:

@@ -29,6 +29,11 @@ BATCH: Final = 200
 """Cases compiled at once."""
 _FEW: Final = 24
 """States for operands at the end of a page and beyond: one is as good as many."""
+_ON_THE_STACK: Final = tuple(map(bytes.fromhex, (
+    "50", "53", "4154", "58", "5b", "415c", "8f442408", "ff742410", "48890424", "488b0c24", "4889442408", "8b5c2404",
+    "660fd60424", "f30f7e4c2408", "0f110424", "0f10542408", "f0480fc11c24", "f0ff0c24", "48870424", "48ff4c2408",
+)))  # fmt: skip
+"""Pushes, pops, loads and stores, lifted and carried, of the same few words: their order must be kept."""
 _SHORT_JUMPS: Final = tuple(bytes((0x70 + code, 0x10)) for code in range(16))
 _OTHER_JUMPS: Final = (
     *(bytes((opcode, 0x10)) for opcode in range(0xE0, 0xE4)),
@@ -139,7 +144,7 @@ class Generator:
                 yield found
 
     def sequences(self, count: int) -> Iterator[Case]:
-        """Several instructions, perhaps with a jump at the end; only the first may access memory."""
+        """Several instructions, perhaps with a jump at the end; only the first may access memory that is no stack."""
         pool = self._pool(writes=0, reads=0)
         verbatim = self._registers_only(self._others, min(400, len(self.lifted)))
         made = 0
@@ -149,7 +154,11 @@ class Generator:
                 start = find(self._source.choice(self.lifted), self._source)
                 if start is not None and usable(start, self._available):
                     codes.append(start.code)
+            on_stack = 0.5 if self._source.random() < 0.3 else 0.0
             for _ in range(self._source.randrange(2, 7)):
+                if self._source.random() < on_stack:
+                    codes.append(self._source.choice(_ON_THE_STACK))
+                    continue
                 kind = verbatim if self._source.random() < 0.15 else pool
                 codes.append(self._source.choice(kind).code)
             if self._source.random() < 0.3:

@@ -282,6 +282,10 @@ def _with_room(instructions: Sequence[Instruction], batch: Batch) -> Batch:
     rsp = batch.gprs[:, RSP]
     good = (rsp >= STACK.address + _ROOM_BELOW // 2) & (rsp <= STACK.end - _ROOM_ABOVE // 2)
     for instruction in instructions:
+        first = instruction.operands[0] if instruction.operands else None
+        if instruction.mnemonic == "enter" and isinstance(first, Imm) and first.value > RED_ZONE:
+            # The region's frame is deeper still, where nothing is mapped.
+            good[:] = False
         for access in instruction.effects.memory:
             mem = access.operand
             if mem.base == RSP and mem.disp < -RED_ZONE and instruction.mnemonic not in ("push", "pop"):

@@ -15,6 +15,17 @@ from typing import Annotated, Literal
 import typer
 
 from jit import console
+from jit.commands.live_cli import add_live_commands
+from jit.commands.options import (
+    Binary,
+    CounterUpdate,
+    Jobs,
+    Liveness,
+    NoCache,
+    ProbeFiles,
+    Probes,
+    job_count,
+)
 from lifter.errors import ProbeloomError, UsageError
 
 app = typer.Typer(
@@ -27,43 +38,6 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(help="The store of compiled code in the user's cache directory.", rich_markup_mode=None)
 app.add_typer(cache_app, name="cache")
-
-Binary = Annotated[Path, typer.Argument(metavar="BINARY", help="An executable or shared library.")]
-Probes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--probe",
-        "-p",
-        metavar="SPEC",
-        help="POINT:FUNCTION[=ACTION], several times. POINT: entry, return, block, insn (FUNCTION+0xOFF). "
-        "FUNCTION: a glob over names, or 0xADDRESS. ACTION: count, or FILE.py:NAME.",
-    ),
-]
-ProcessProbes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--probe",
-        "-p",
-        metavar="SPEC",
-        help="POINT:[MODULE!]FUNCTION[=ACTION], several times. MODULE: a glob over file names; without it, the "
-        "executable, or where that has no such function, the libraries. The rest as for rewrite.",
-    ),
-]
-ProbeFiles = Annotated[
-    list[Path] | None,
-    typer.Option("--probes", metavar="FILE.toml", help="A file with a list of the same named 'probes'."),
-]
-Jobs = Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", help="Processes that compile; all cores.")]
-Liveness = Annotated[
-    Literal["abi", "strict"],
-    typer.Option(help="Which registers a region keeps: those the calling convention needs, or all."),
-]
-CounterUpdate = Annotated[
-    Literal["auto", "plain", "atomic"],
-    typer.Option(help="How counters are added to; auto is atomic where the program can start threads."),
-]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor fill the store of compiled code.")]
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -153,7 +127,7 @@ def rewrite(
             probes=tuple(probe or ()),
             files=tuple(probes or ()),
             report=report,
-            jobs=_jobs(jobs),
+            jobs=job_count(jobs),
             liveness=liveness,
             counter_update=counter_update,
             strict_coverage=strict_coverage,
@@ -213,7 +187,7 @@ def verify(
             function=function,
             case=case,
             replay=replay,
-            jobs=_jobs(jobs),
+            jobs=job_count(jobs),
             liveness=liveness,
             counter_update=counter_update,
             use_cache=not no_cache,
@@ -237,57 +211,10 @@ def coverage(
     """
     from jit.commands.coverage import run
 
-    run(binaries, data or [], forms, _jobs(jobs), as_json)
+    run(binaries, data or [], forms, job_count(jobs), as_json)
 
 
-Sort = Annotated[Literal["count", "address", "function", "instructions"], typer.Option(help="Order of the table.")]
-Children = Annotated[
-    Literal["sum", "apart", "ignore"],
-    typer.Option(help="Processes made by fork: counted together, each for itself, or not at all."),
-]
-
-
-@app.command("run", context_settings={"allow_interspersed_args": False})
-def run_(
-    command: Annotated[list[str], typer.Argument(metavar="PROGRAM [ARGS]...", help="What to run; '--' may precede.")],
-    probe: ProcessProbes = None,
-    probes: ProbeFiles = None,
-    form: Annotated[Literal["text", "json", "drcov", "lcov"], typer.Option("--format", help="Output format.")] = "text",
-    sort: Sort = "count",
-    top: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only the first N rows of each table.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Rows that were never hit, too.")] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Instead of standard error.")
-    ] = None,
-    children: Children = "sum",
-    jobs: Jobs = None,
-    liveness: Liveness = "abi",
-    counter_update: CounterUpdate = "auto",
-    no_cache: NoCache = False,
-) -> int:
-    """Run a program under probes, and report when it has ended.
-
-    Functions are instrumented when they are called for the first time; nothing is written to a file but the report.
-    Ends as the program does, or with 125 and the reason.
-    """
-    from jit.commands.live import Options
-    from jit.commands.run import run
-
-    options = Options(
-        probes=tuple(probe or ()),
-        files=tuple(probes or ()),
-        form=form,
-        sort=sort,
-        top=top,
-        every=every,
-        output=output,
-        children=children,
-        jobs=_jobs(jobs),
-        liveness=liveness,
-        counter_update=counter_update,
-        use_cache=not no_cache,
-    )
-    return run(command, options)
+add_live_commands(app)
 
 
 @cache_app.command("info")
@@ -304,14 +231,6 @@ def cache_clear() -> None:
     from jit.commands.cache import clear
 
     clear()
-
-
-def _jobs(jobs: int | None) -> int:
-    if jobs is None:
-        return len(os.sched_getaffinity(0))
-    if jobs < 1:
-        raise UsageError(f"--jobs is at least 1, not {jobs}")
-    return jobs
 
 
 _RUN_FAILED = 125

@@ -113,6 +113,7 @@ class Builder:
 
     def set_flag(self, flag: int, value: str) -> None:
         """Give a flag an i1 value (entry of a region, phi, verbatim instruction)."""
+        self.flush()
         self._flags[flag] = known_flag(value, flag)
 
     # --- values -----------------------------------------------------------------------------------------
@@ -321,6 +322,7 @@ class Builder:
 
     def stack_pointer_address(self) -> str:
         """The program's RSP as a pointer."""
+        self.flush()
         if self.rsp_offset is None:
             return "ptr " + self.emit(f"inttoptr i64 {self._regs[RSP][64]} to ptr")
         return "ptr " + self.stack_address(self.rsp_offset)

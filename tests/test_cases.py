@@ -41,7 +41,7 @@ def test_cases(oracle, path):
 
 
 def test_there_are_cases():
-    assert sum(len(cases(path)) for path in FILES) > 500
+    assert sum(len(cases(path)) for path in FILES) > 1500
 
 
 def line(text: str, tmp_path: Path) -> Line:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,11 +49,38 @@ def supervisor(options: Options) -> Supervisor:
     return Supervisor(specs, settings, options.children, console.note)
 
 
-def write_reports(options: Options, reports: Sequence[Report]) -> None:
-    """The reports in the format asked for: to the file asked for, or on standard error, which is ours. Raises
-    UsageError."""
+@contextmanager
+def stopped_by_signals(follower: Supervisor) -> Iterator[None]:
+    """Inside, SIGINT, SIGTERM and SIGHUP end the following instead of this process."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def stop(_number: int, _frame: object) -> None:
+        follower.stopping = True
+        os.write(writer, b"s")
+
+    follower.watch(reader, lambda: None)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        follower.unwatch(reader)
+        os.close(reader)
+        os.close(writer)
+
+
+def note_vain(follower: Supervisor) -> None:
+    """Say which specs named nothing in all that was loaded."""
+    for spec in follower.scope.vain:
+        console.note(f"'{spec}' matches no function of any module that was loaded")
+
+
+def write_reports(options: Options, reports: Sequence[Report], *, to_output: bool = False) -> None:
+    """The reports in the format asked for: to the file asked for, else on standard error (`to_output`: on standard
+    output, where that is not the program's). Raises UsageError."""
     content = rendered(options, reports)
-    if options.output is not None:
+    if options.output is not None or to_output:
         console.write_output(content, options.output)
     elif isinstance(content, bytes):
         sys.stderr.buffer.write(content)

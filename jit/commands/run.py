@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from jit.commands.live import Options, supervisor, write_reports
+from jit.commands.live import Options, note_vain, supervisor, write_reports
 
 _TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTOU)
 """What a terminal sends to the whole job: the program decides what comes of it."""
@@ -32,6 +32,7 @@ def run(argv: Sequence[str], options: Options) -> int:
         follower.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+    note_vain(follower)
     write_reports(options, reports)
     if follower.killed_by:
         _die_of(follower.killed_by)

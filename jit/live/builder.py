@@ -69,8 +69,10 @@ class Opened:
 
     module: int
     name: str
+    matched: tuple[Spec, ...]
+    """The specs that name functions of it."""
     unmatched: tuple[Spec, ...]
-    """Specs that match no function of it."""
+    """Those that do not."""
     plan: ModulePlan | None = None
     """None where no spec matches."""
     ready: tuple[CompiledFunction, ...] = ()
@@ -197,7 +199,7 @@ class _Builder:
         specs = tuple(spec for spec in request.specs if select(spec.pattern, image.functions))
         unmatched = tuple(spec for spec in request.specs if spec not in specs)
         if not specs:
-            return Opened(request.module, request.name, unmatched)
+            return Opened(request.module, request.name, specs, unmatched)
         probes = load_probes(specs, self.settings.probes)
         settings = self.settings
         options = Options(
@@ -217,7 +219,7 @@ class _Builder:
             plan = module.analyse()
         else:
             plan = module.plan
-        return Opened(request.module, request.name, unmatched, plan, tuple(module.made.values()))
+        return Opened(request.module, request.name, specs, unmatched, plan, tuple(module.made.values()))
 
     def serve(self, request: object) -> None:
         """Serve any request."""
@@ -225,7 +227,7 @@ class _Builder:
             try:
                 self.answer(self.open(request))
             except ProbeloomError as problem:
-                self.answer(Opened(request.module, request.name, (), problem=problem))
+                self.answer(Opened(request.module, request.name, (), (), problem=problem))
         elif isinstance(request, Build):
             made = self.modules[request.module].build(request.function, self.compiler)
             self.answer(Made(request.module, request.function, made))
@@ -267,6 +269,8 @@ def main() -> None:
     try:
         while (request := _read(sys.stdin.buffer)) is not None:
             builder.serve(request)
+    except BrokenPipeError:
+        pass  # nobody waits for the answer any more
     except Exception as failure:
         import traceback
 

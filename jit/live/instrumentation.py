@@ -10,7 +10,7 @@ from typing import Final, Literal
 from jit.layout import CompiledFunction
 from jit.live.books import Books
 from jit.live.builder import Made, Opened
-from jit.live.errors import TargetGoneError
+from jit.live.errors import TargetBusyError, TargetGoneError
 from jit.live.faults import PageFault, PageFaults
 from jit.live.maps import PAGE
 from jit.live.module import LiveModule, State
@@ -50,6 +50,8 @@ class Instrumentation:
         """Page -> module and function."""
         self._waiting: dict[tuple[int, int], float] = {}
         """Functions asked for -> since when."""
+        self._blocked: list[Made] = []
+        """Functions that a thread stood in the way of."""
 
     @property
     def is_waiting(self) -> bool:
@@ -119,14 +121,34 @@ class Instrumentation:
             return
         item = module.functions[answer.function]
         if isinstance(answer.result, CompiledFunction):
-            with self.target.stopped():
-                module.install(self.target, [answer.result], fresh=answer.module in self.fresh)
-                self._let_go(item.page, item.state)
+            try:
+                with self.target.stopped():
+                    module.install(self.target, [answer.result], fresh=answer.module in self.fresh)
+                    self._let_go(item.page, item.state)
+            except TargetBusyError:
+                self._waiting[answer.module, answer.function] = since
+                self._blocked.append(answer)
+                return
             self.statistics.installed += 1
         else:
             module.refuse(item, answer.result)
             self._let_go(item.page, item.state)
         self.statistics.seconds_waited += time.perf_counter() - since
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether `finish` has something to do."""
+        return bool(self._blocked) or any(module.is_unfinished for module in self.modules.values())
+
+    def finish(self) -> None:
+        """Try again what threads stood in the way of."""
+        blocked, self._blocked = self._blocked, []
+        for answer in blocked:
+            self.made(answer)
+        for module in self.modules.values():
+            if module.is_unfinished:
+                with self.target.stopped():
+                    module.finish(self.target)
 
     def _let_go(self, page: int, state: State) -> None:
         """Those who wait at `page` go on: into the instrumented function or the original one."""
@@ -140,6 +162,22 @@ class Instrumentation:
         except TargetGoneError:
             return
 
+    def remove(self) -> None:
+        """Take everything out of the code, and when no thread is in the code cache, give that back.
+
+        Raises TargetBusyError if it has to be called again, since a thread is there.
+        """
+        with self.target.stopped():
+            for module in self.modules.values():
+                if not module.is_removed:
+                    pages = list(module.pages())
+                    if pages:
+                        self._faults.unregister(pages[0][0], pages[-1][0] + PAGE - pages[0][0])
+                    module.remove(self.target)
+            for number, module in [*self.modules.items()]:
+                module.release(self.target)
+                del self.modules[number]
+
     def unloaded(self, bias: int) -> None:
         """A module's code is gone: nothing is left to be taken out of it."""
         for number, module in [*self.modules.items()]:
@@ -148,7 +186,7 @@ class Instrumentation:
                 self._pages = {page: at for page, at in self._pages.items() if at[0] != number}
                 self._waiting = {at: since for at, since in self._waiting.items() if at[0] != number}
                 with self.target.stopped():
-                    module.release(self.target)
+                    module.unmap(self.target)
 
     def in_child(
         self, child: Target, faults: PageFaults, counting: Literal["sum", "apart", "ignore"]

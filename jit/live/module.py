@@ -27,6 +27,8 @@ _CODE_PER_BYTE: Final = 10
 _CODE_LEAST: Final = 1 << 16
 _STUB_SIZE: Final = 96
 _CODE_MOST: Final = 1 << 29
+_STEPS: Final = 300
+"""Instructions that a thread is moved by to get out of the code cache, before it is waited for."""
 
 
 class State(enum.Enum):
@@ -299,8 +301,21 @@ class LiveModule:
             if item.state is not State.ORIGINAL:
                 item.state = State.CALLED
 
+    @property
+    def is_removed(self) -> bool:
+        """Whether nothing leads into the code cache any more."""
+        return not any(item.writes for item in self.functions.values())
+
     def release(self, target: Target) -> None:
-        """Give the area back: nothing leads there any more and no thread is inside. All threads are stopped."""
+        """Give the area back. All threads are stopped. Raises TargetBusyError if one is in it."""
+        if self.area is not None:
+            stragglers = target.step_out([(self.area.start, self.area.code_end)], _STEPS)
+            if stragglers:
+                raise TargetBusyError(f"thread {stragglers[0].tid} {stragglers[0].reason}")
+            self.unmap(target)
+
+    def unmap(self, target: Target) -> None:
+        """Give the area back, where no thread can be in it."""
         if self.area is not None:
             unmap_area(target, self.area)
             self.area = None

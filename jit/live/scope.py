@@ -26,6 +26,8 @@ class Scope:
     specs: Sequence[Spec]
     elsewhere: set[Spec] = field(default_factory=set)
     """Specs without a module that name no function of the executable."""
+    found: set[Spec] = field(default_factory=set)
+    """Specs that name a function of some module, modules left out."""
 
     def of_executable(self, path: str) -> tuple[Spec, ...]:
         """The specs that may mean functions of the executable."""
@@ -40,6 +42,15 @@ class Scope:
         """The executable has no function that `unmatched` of its specs name."""
         bare = set(unmatched)
         self.elsewhere.update(s for s in self.specs if not s.module and s in bare)
+
+    def matched(self, specs: Iterable[Spec]) -> None:
+        """A module has functions that these of its specs name."""
+        self.found.update(specs)
+
+    @property
+    def vain(self) -> list[Spec]:
+        """The specs that name nothing so far."""
+        return [spec for spec in self.specs if _bare(spec) not in self.found]
 
     @property
     def names_modules(self) -> bool:

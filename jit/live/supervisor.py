@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from jit.live.books import Books
 from jit.live.builder import Build, Made, Open, Opened, Settings
-from jit.live.errors import TargetGoneError
-from jit.live.events import (
-    Event,
-    Execed,
-    Exited,
-    Forked,
-    GroupStopped,
-    Killed,
-    Readable,
-    VForked,
-)
+from jit.live.errors import TargetBusyError, TargetGoneError
+from jit.live.events import Event, Execed, Exited, Forked, GroupStopped, Killed, Readable, VForked
 from jit.live.faults import PageFault, PageFaults
 from jit.live.instrumentation import Instrumentation
 from jit.live.loaded import LoadWatch, Module, executable, module_file, modules
@@ -34,6 +27,11 @@ from lifter.errors import ProbeloomError, RefusedError
 
 Children = Literal["sum", "apart", "ignore"]
 
+_RETRY: Final = 0.05
+"""Seconds until something is tried again that a thread stood in the way of."""
+_LEAVE: Final = 2.0
+"""Seconds that detaching waits for threads to come out of the code cache."""
+
 
 @dataclass(slots=True, eq=False)
 class Space:
@@ -45,11 +43,34 @@ class Space:
     """Whether it runs the executable that was started or attached to."""
     is_new: bool
     """Whether it is followed from its first instruction."""
+    main: Module | None = None
     watch: LoadWatch | None = None
     opening: set[int] = field(default_factory=set)
     """Modules whose plan is being made."""
     sleeping: list[PageFault] = field(default_factory=list)
     """Threads that have loaded something, and wait until it is instrumented."""
+    hold: ExitStack = field(default_factory=ExitStack)
+    """Keeps a new program from running until its own functions are ready."""
+
+    @property
+    def target(self) -> Target:
+        """A process that runs in it."""
+        return self.instrumentation.target
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all that must be instrumented before it is called is."""
+        return not self.opening and not self.instrumentation.is_waiting
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A module whose plan is being made, for an address space."""
+
+    space: Space
+    module: Module
+    fresh: bool
+    """Whether nothing of it has run yet."""
 
 
 class Supervisor:
@@ -67,6 +88,8 @@ class Supervisor:
         """Exit status of the first process, once it has ended by itself."""
         self.killed_by = 0
         """The signal that ended it otherwise."""
+        self.stopping = False
+        """Set to end `run`."""
         self._note = note
         self._first: Target | None = None
         self._executable = (0, 0)
@@ -75,58 +98,75 @@ class Supervisor:
         self._numbers: dict[tuple[str, int, tuple[Spec, ...]], int] = {}
         """Path, inode and specs of each module that was opened -> its number."""
         self._opened: dict[int, Opened] = {}
-        self._wanting: dict[int, list[tuple[Space, Module]]] = {}
-        """Modules whose plan is being made -> where they are loaded."""
-        self.tracer.watch(self._workshop.fileno())
+        self._wanted: dict[int, list[_Wanted]] = {}
+        self._watched: dict[int, Callable[[], None]] = {}
+        self.watch(self._workshop.fileno(), self._serve_workshop)
+
+    def watch(self, descriptor: int, serve: Callable[[], None]) -> None:
+        """Have `serve` called whenever `descriptor` can be read."""
+        self._watched[descriptor] = serve
+        self.tracer.watch(descriptor)
+
+    def unwatch(self, descriptor: int) -> None:
+        """End that."""
+        self._watched.pop(descriptor, None)
+        self.tracer.unwatch(descriptor)
 
     # Beginning
 
     def spawn(self, argv: Sequence[str]) -> None:
         """Start a program, and hold it until its own functions are ready. Raises ProbeloomError."""
-        target = self._first = Target.spawn(argv)
-        try:
-            self._begin(target)
-            self._settle()
-        except BaseException:
-            os.kill(target.pid, signal.SIGKILL)
-            raise
+        self._begin_with(Target.spawn(argv), is_new=True)
 
-    def _begin(self, target: Target, is_new: bool = True) -> None:
+    def attach(self, pid: int) -> None:
+        """Instrument a running process, which runs on. Raises ProbeloomError."""
+        self._begin_with(Target.attach(pid), is_new=False)
+
+    def _begin_with(self, target: Target, is_new: bool) -> None:
+        self._first = target
+        status = target.executable.stat()
+        self._executable = (status.st_dev, status.st_ino)
+        self._begin(target, is_new)
+
+    def _begin(self, target: Target, is_new: bool) -> None:
         """Look at a program that has just been executed (`is_new`), or attached to."""
-        found = modules(target)
-        main = executable(target, found)
+        status = target.executable.stat()
+        is_own = (status.st_dev, status.st_ino) == self._executable
+        if not is_own and not self.scope.names_modules:
+            return
+        main = executable(target, modules(target))
         if main is None:
             raise RefusedError(f"process {target.pid}: its executable is not to be found in its memory")
-        status = target.executable.stat()
-        identity = (status.st_dev, status.st_ino)
-        if target is self._first and self._executable == (0, 0):
-            self._executable = identity
-        is_own = identity == self._executable
         faults = PageFaults(target)
-        space = Space(Instrumentation(target, faults, self._ask, self.books), faults, is_own, is_new)
-        self.spaces[target.memory] = space
-        self.tracer.watch(faults.descriptor)
+        space = Space(Instrumentation(target, faults, self._ask, self.books), faults, is_own, is_new, main)
+        self._add(space)
+        if is_new:
+            space.hold.enter_context(target.stopped())
         specs = self.scope.of_executable(main.path) if is_own else self.scope.of_other(main.path, False)
-        self._open(space, main, specs)
-        if is_own:
-            while space.opening:
-                self._serve_workshop(wait=True)
-        if self.scope.names_modules:
-            space.watch = LoadWatch.install(target, faults)
-            for module in found:
-                if module is not main:
-                    self._open(space, module, self.scope.of_other(module.path, is_own))
+        self._open(space, main, specs, is_new)
+        if not space.opening:
+            self._open_others(space)
+            self._go_on(space)
 
-    def _settle(self) -> None:
-        """Wait until all that must be ready before the program runs is."""
-        while any(space.opening or space.instrumentation.is_waiting for space in self.spaces.values()):
-            self._serve_workshop(wait=True)
+    def _add(self, space: Space) -> None:
+        self.spaces[space.target.memory] = space
+        self.watch(space.faults.descriptor, lambda: self._on_fault(space))
+
+    def _open_others(self, space: Space) -> None:
+        """Once it is known what the executable leaves to them: the modules that are loaded, and word of later ones."""
+        if not self.scope.names_modules or space.watch is not None:
+            return
+        with space.target.stopped():
+            space.watch = LoadWatch.install(space.target, space.faults)
+            for module in modules(space.target):
+                if module != space.main:
+                    self._open(space, module, self.scope.of_other(module.path, space.is_own), space.is_new)
 
     # Modules
 
-    def _open(self, space: Space, module: Module, specs: tuple[Spec, ...]) -> None:
+    def _open(self, space: Space, module: Module, specs: tuple[Spec, ...], fresh: bool) -> None:
         """Instrument a module, when its plan is there."""
-        file = module_file(space.instrumentation.target, module) if specs else None
+        file = module_file(space.target, module) if specs else None
         if file is None:
             return
         key = (module.path, module.inode, specs)
@@ -134,49 +174,61 @@ class Supervisor:
         if number is None:
             number = self._numbers[key] = len(self._numbers)
             self._workshop.ask(Open(number, str(file), module.path, specs))
+        wanted = _Wanted(space, module, fresh)
         known = self._opened.get(number)
         if known is not None:
-            self._instrument(space, module, known)
-            return
-        space.opening.add(number)
-        self._wanting.setdefault(number, []).append((space, module))
+            self._instrument(wanted, known)
+        else:
+            space.opening.add(number)
+            self._wanted.setdefault(number, []).append(wanted)
 
     def _on_opened(self, answer: Opened) -> None:
         self._opened[answer.module] = answer
-        for space, module in self._wanting.pop(answer.module, ()):
+        for wanted in self._wanted.pop(answer.module, ()):
+            space = wanted.space
             space.opening.discard(answer.module)
-            self._instrument(space, module, answer)
+            if self.spaces.get(space.target.memory) is not space:
+                continue
+            self._instrument(wanted, answer)
+            if wanted.module == space.main:
+                self._open_others(space)
             self._go_on(space)
 
-    def _instrument(self, space: Space, module: Module, opened: Opened) -> None:
-        is_executable = space.is_own and module.path == opened.name and not self.scope.elsewhere
-        if is_executable:
+    def _instrument(self, wanted: _Wanted, opened: Opened) -> None:
+        space = wanted.space
+        is_main = space.is_own and wanted.module == space.main
+        self.scope.matched(opened.matched)
+        if is_main:
             self.scope.left(opened.unmatched)
-        if opened.problem is not None:
-            if space.instrumentation.target is self._first and is_executable:
+        try:
+            if opened.problem is not None:
                 raise opened.problem
-            self._note(str(opened.problem))
-        elif opened.plan is not None:
-            try:
-                space.instrumentation.add(opened, module.bias, fresh=space.is_new)
-            except TargetGoneError:
-                return
+            if opened.plan is not None:
+                space.instrumentation.add(opened, wanted.module.bias, fresh=wanted.fresh)
+        except TargetGoneError:
+            return
+        except ProbeloomError as problem:
+            if is_main and space.target is self._first and not self.books.accounts:
+                raise
+            self._note(f"{wanted.module.path}: {problem}")
 
     def _go_on(self, space: Space) -> None:
-        """Let those who loaded something go on once it is instrumented."""
-        if space.opening or space.instrumentation.is_waiting or space.watch is None:
+        """Let the program, or those who loaded something, go on once all is instrumented."""
+        if not space.is_ready:
             return
-        sleeping, space.sleeping = space.sleeping, []
-        for fault in sleeping:
-            space.watch.go_on(fault)
+        space.hold.close()
+        if space.watch is not None:
+            sleeping, space.sleeping = space.sleeping, []
+            for fault in sleeping:
+                space.watch.go_on(fault)
 
     # Functions
 
     def _ask(self, module: int, function: int) -> None:
         self._workshop.ask(Build(module, function))
 
-    def _serve_workshop(self, wait: bool = False) -> None:
-        for answer in self._workshop.answers(wait):
+    def _serve_workshop(self) -> None:
+        for answer in self._workshop.answers():
             if isinstance(answer, Opened):
                 self._on_opened(answer)
             else:
@@ -184,11 +236,9 @@ class Supervisor:
 
     def _on_made(self, answer: Made) -> None:
         for space in [*self.spaces.values()]:
-            try:
+            with suppress(TargetGoneError):
                 space.instrumentation.made(answer)
                 self._go_on(space)
-            except TargetGoneError:
-                continue
 
     def _on_fault(self, space: Space) -> None:
         for fault in space.faults.read():
@@ -199,28 +249,40 @@ class Supervisor:
             for module in changes.unloaded:
                 space.instrumentation.unloaded(module.bias)
             for module in changes.loaded:
-                self._open(space, module, self.scope.of_other(module.path, space.is_own))
+                self._open(space, module, self.scope.of_other(module.path, space.is_own), fresh=True)
             space.sleeping.append(fault)
             self._go_on(space)
 
     # Events
 
-    def run(self, until: float | None = None) -> None:
-        """Follow until no process is left, or for some seconds."""
-        for event in self.tracer.events(until):
-            self._handle(event)
-            if not self.tracer.threads:
-                return
+    def run(self, seconds: float | None = None) -> None:
+        """Follow until no process is left, until told to stop, or for some seconds from when all that is loaded is
+        instrumented. Raises ProbeloomError."""
+        deadline: float | None = None
+        while not self.stopping and self.tracer.threads:
+            if seconds is not None and deadline is None and all(space.is_ready for space in self.spaces.values()):
+                deadline = time.monotonic() + seconds
+            limits = [] if deadline is None else [deadline - time.monotonic()]
+            if limits and limits[0] <= 0:
+                break
+            if any(space.instrumentation.is_unfinished for space in self.spaces.values()):
+                limits.append(_RETRY)
+            event = self.tracer.next_event(min(limits, default=None))
+            if event is not None:
+                self._handle(event)
+            for space in [*self.spaces.values()]:
+                with suppress(TargetGoneError):
+                    space.instrumentation.finish()
+                    self._go_on(space)
+        self.tracer.conclude()
 
     def _handle(self, event: Event | Readable) -> None:
         match event:
             case Readable(descriptor):
-                if descriptor == self._workshop.fileno():
-                    self._serve_workshop()
-                else:
-                    space = next((s for s in self.spaces.values() if s.faults.descriptor == descriptor), None)
-                    if space is not None:
-                        self._on_fault(space)
+                serve = self._watched.get(descriptor)
+                if serve is not None:
+                    with suppress(TargetGoneError):
+                        serve()
             case Forked(target, _, child) | VForked(target, _, child):
                 if child.memory is not target.memory:
                     self._on_fork(target, child)
@@ -245,32 +307,66 @@ class Supervisor:
         space = self.spaces.get(parent.memory)
         if space is None:
             return
-        try:
+        with suppress(TargetGoneError):
             faults = PageFaults(child)
             instrumentation = space.instrumentation.in_child(child, faults, self.children)
-            own = self.spaces[child.memory] = Space(instrumentation, faults, space.is_own, space.is_new)
+            own = Space(instrumentation, faults, space.is_own, space.is_new, space.main)
             if space.watch is not None:
                 own.watch = space.watch.follow(child, faults)
-            self.tracer.watch(faults.descriptor)
-        except TargetGoneError:
-            self._drop_empty()
+            self._add(own)
+        self._drop_empty()
 
     def _on_exec(self, target: Target) -> None:
         try:
-            self._begin(target)
+            self._begin(target, is_new=True)
+        except TargetGoneError:
+            self._drop_empty()
         except ProbeloomError as problem:
-            if not isinstance(problem, TargetGoneError):
-                self._note(str(problem))
+            self._note(str(problem))
+
+    # End
 
     def _drop_empty(self) -> None:
         """Forget address spaces that nobody uses any more."""
         for memory, space in [*self.spaces.items()]:
             if not memory.members:
-                del self.spaces[memory]
-                self.tracer.unwatch(space.faults.descriptor)
-                space.faults.close()
+                self._drop(memory, space)
+
+    def _drop(self, memory: AddressSpace, space: Space) -> None:
+        del self.spaces[memory]
+        self.unwatch(space.faults.descriptor)
+        space.faults.close()
+        with suppress(TargetGoneError):
+            space.hold.close()
+
+    def detach(self) -> None:
+        """Take everything out of all processes, and let them go."""
+        self.tracer.conclude()
+        for memory, space in [*self.spaces.items()]:
+            with suppress(TargetGoneError):
+                self._leave(space)
+            self._drop(memory, space)
+        for target in [*self.tracer.targets.values()]:
+            target.detach()
+
+    def _leave(self, space: Space) -> None:
+        if space.watch is not None:
+            for fault in space.sleeping:
+                space.watch.go_on(fault)
+            space.watch.remove()
+        deadline = time.monotonic() + _LEAVE
+        while True:
+            try:
+                space.instrumentation.remove()
+                break
+            except TargetBusyError as problem:
+                if time.monotonic() > deadline:
+                    self._note(f"process {space.target.pid}: the code cache stays mapped: {problem}")
+                    break
+            self.tracer.collect()
+            time.sleep(_RETRY / 10)
 
     def close(self) -> None:
-        """Let go of everything."""
-        self.tracer.unwatch(self._workshop.fileno())
+        """End the process that compiles, when it has stored what it made."""
+        self.unwatch(self._workshop.fileno())
         self._workshop.close()

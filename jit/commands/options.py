@@ -1,0 +1,46 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lifter.errors import UsageError
+
+Binary = Annotated[Path, typer.Argument(metavar="BINARY", help="An executable or shared library.")]
+Probes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--probe",
+        "-p",
+        metavar="SPEC",
+        help="POINT:FUNCTION[=ACTION], several times. POINT: entry, return, block, insn (FUNCTION+0xOFF). "
+        "FUNCTION: a glob over names, or 0xADDRESS. ACTION: count, or FILE.py:NAME.",
+    ),
+]
+ProbeFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--probes", metavar="FILE.toml", help="A file with a list of the same named 'probes'."),
+]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", help="Processes that compile; all cores.")]
+Liveness = Annotated[
+    Literal["abi", "strict"],
+    typer.Option(help="Which registers a region keeps: those the calling convention needs, or all."),
+]
+CounterUpdate = Annotated[
+    Literal["auto", "plain", "atomic"],
+    typer.Option(help="How counters are added to; auto is atomic where the program can start threads."),
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor fill the store of compiled code.")]
+
+
+def job_count(jobs: int | None) -> int:
+    """The number of processes that --jobs asks for. Raises UsageError."""
+    if jobs is None:
+        return len(os.sched_getaffinity(0))
+    if jobs < 1:
+        raise UsageError(f"--jobs is at least 1, not {jobs}")
+    return jobs
