@@ -32,8 +32,9 @@ _FEW: Final = 24
 _ON_THE_STACK: Final = tuple(map(bytes.fromhex, (
     "50", "53", "4154", "58", "5b", "415c", "8f442408", "ff742410", "48890424", "488b0c24", "4889442408", "8b5c2404",
     "660fd60424", "f30f7e4c2408", "0f110424", "0f10542408", "f0480fc11c24", "f0ff0c24", "48870424", "48ff4c2408",
+    "9c", "fd", "fc", "f8", "f9",
 )))  # fmt: skip
-"""Pushes, pops, loads and stores, lifted and carried, of the same few words: their order must be kept."""
+"""Pushes, pops, loads and stores, lifted and carried, of the same few words, and flags: their order must be kept."""
 _SHORT_JUMPS: Final = tuple(bytes((0x70 + code, 0x10)) for code in range(16))
 _OTHER_JUMPS: Final = (
     *(bytes((opcode, 0x10)) for opcode in range(0xE0, 0xE4)),

@@ -471,6 +471,7 @@ class Builder:
     def rflags(self, flags: int) -> str:
         """RFLAGS as i64: the given flags as they are here, the bits that are no arithmetic flags as the machine has
         them."""
+        self.flush()
         self.needs_stack = True
         now = self.emit('call i64 asm sideeffect "pushfq;popq $0", "=r,~{memory}"()')
         kept = self.op("and", 64, now, literal(~ARITHMETIC_RFLAGS, 64))
