@@ -24,7 +24,7 @@ from pathlib import Path
 from codecache.compiler import Result
 from codecache.encoding import decode, encode, source_key
 from codecache.store import Store
-from codecache.types import CompileFailure, RegionSource
+from codecache.types import CompiledRegion, CompileFailure, RegionSource
 from codecache.worker import Response, frame
 from lifter.errors import ProbeloomError
 
@@ -37,6 +37,8 @@ _CHUNK = 32
 """Regions asked for and looked up in the store at a time: the workers' needs are seen to in between."""
 _WRITE = 512
 """Results written to the store at a time."""
+_STARTING = 60.0
+"""Seconds that a worker may take more when it starts."""
 _LENGTH = struct.Struct("<Q")
 _START = "from codecache.worker import main; main()"
 
@@ -106,12 +108,13 @@ class Compiler:
             self._start()
 
     def compile_all(
-        self, sources: Iterable[RegionSource], progress: Callable[[int], None] | None = None
+        self, sources: Iterable[RegionSource | CompiledRegion], progress: Callable[[int], None] | None = None
     ) -> Iterator[tuple[int, Result]]:
         """Compile regions; yield (index, result) in the order in which they get ready. One call at a time.
 
         `sources` may be a generator: it is only asked for more while the workers have enough to do, and what it does
-        goes on beside them. Equal sources are compiled once. `progress` is called with the number of results so far.
+        goes on beside them. Equal sources are compiled once; a region that needs no compiler is its own result.
+        `progress` is called with the number of results so far.
         """
         waiting: dict[bytes, list[int]] = {}
         """Key of a source that is being compiled -> the indices that want it."""
@@ -154,14 +157,19 @@ class Compiler:
 
     def _sort(
         self,
-        chunk: list[tuple[int, RegionSource]],
+        chunk: list[tuple[int, RegionSource | CompiledRegion]],
         waiting: dict[bytes, list[int]],
         known: dict[bytes, bytes],
         pending: list[tuple[bytes, RegionSource]],
     ) -> list[tuple[int, Result]]:
         """Split new regions into those with a result, which are returned, and those to compile."""
         ready: list[tuple[int, Result]] = []
-        keyed = [(index, source, source_key(source)) for index, source in chunk]
+        keyed = []
+        for index, source in chunk:
+            if isinstance(source, CompiledRegion):
+                ready.append((index, source))
+            else:
+                keyed.append((index, source, source_key(source)))
         unknown = [key for _, _, key in keyed if key not in known and key not in waiting]
         decoded: dict[bytes, Result] = {}
         if self.store is not None:
@@ -214,11 +222,14 @@ class Compiler:
             for selected, _ in self._selector.select(0.2 if wait else 0):
                 results += self._receive(selected.data)
             now = time.monotonic()
-            for worker in [w for w in self._workers if w.batches and now - w.since > self.timeout]:
+            for worker in [w for w in self._workers if w.batches and now - w.since > self._patience(w)]:
                 results += self._lose(worker, f"compiling took more than {self.timeout:g} seconds")
             self._feed()
             if results or not wait:
                 return results
+
+    def _patience(self, worker: _Worker) -> float:
+        return self.timeout if worker.ready else self.timeout + _STARTING
 
     def _feed(self) -> None:
         while self._queue:

@@ -72,6 +72,8 @@ class LoweringOptions:
     nil_checks: bool = False
     """Leave to the original instruction before it reads or writes through a pointer into the first page: Go's runtime
     turns that fault into a panic, and must find it at an address of its own."""
+    carry: bool = True
+    """Whether regions that gain nothing from an optimiser are put together from their own bytes (see `ir.carry`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,21 +98,24 @@ class Plan:
         jobs: int | None = None,
         liveness: Literal["abi", "strict"] = "abi",
         counter_update: Literal["auto", "plain", "atomic"] = "auto",
+        optimise: Literal["loops", "all"] = "loops",
         use_cache: bool = True,
         bare: bool = False,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> engine.Built:
         """Make the code without writing it. Raises UsageError or RefusedError.
 
-        `jobs` is the number of processes that compile (all cores if None); `bare` leaves the probes out: the chosen
-        code is recompiled and nothing else, which is what the engine itself costs; `progress` is called with
-        (stage, done, total).
+        `jobs` is the number of processes that compile (all cores if None); `optimise` says what LLVM compiles: `loops`
+        are regions with a loop or a probe in Python, the others being their own instructions with counters between;
+        `bare` leaves the probes out: the chosen code is recompiled and nothing else, which is what the engine itself
+        costs; `progress` is called with (stage, done, total).
         """
         compiled: dict[str, CompiledProbe] = {name: probe.compile() for name, probe in self.probes.items()}
         options = Options(
             jobs=jobs or len(os.sched_getaffinity(0)),
             liveness=liveness,
             counter_update=counter_update,
+            optimise=optimise,
             use_cache=use_cache,
             probes=compiled,
             progress=progress,

@@ -22,6 +22,7 @@ from jit.commands.options import (
     Jobs,
     Liveness,
     NoCache,
+    Optimise,
     ProbeFiles,
     Probes,
     job_count,
@@ -105,6 +106,7 @@ def rewrite(
     jobs: Jobs = None,
     liveness: Liveness = "abi",
     counter_update: CounterUpdate = "auto",
+    optimise: Optimise = "loops",
     strict_coverage: Annotated[
         bool, typer.Option("--strict-coverage", help="Exit with 3 if any tracepoint was refused.")
     ] = False,
@@ -130,6 +132,7 @@ def rewrite(
             jobs=job_count(jobs),
             liveness=liveness,
             counter_update=counter_update,
+            optimise=optimise,
             strict_coverage=strict_coverage,
             dry_run=dry_run,
             use_cache=not no_cache,
@@ -169,6 +172,7 @@ def verify(
     jobs: Jobs = None,
     liveness: Liveness = "abi",
     counter_update: CounterUpdate = "auto",
+    optimise: Optimise = "loops",
     no_cache: NoCache = False,
 ) -> None:
     """Compare original and instrumented functions, emulated.
@@ -190,6 +194,7 @@ def verify(
             jobs=job_count(jobs),
             liveness=liveness,
             counter_update=counter_update,
+            optimise=optimise,
             use_cache=not no_cache,
         )
     )

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from codecache.types import CompiledRegion, CompileFailure
-from ir.lower import SLOTS_SIZE, LoweredRegion
+from ir.lower import SLOTS_SIZE
 from jit.layout import CompiledFunction, Piece
 from jit.prepare import Work
+from jit.regions import AnyRegion
 from lifter.errors import Refusal
 from lifter.image.types import Image
 
@@ -40,7 +41,7 @@ def refusal(work: Work, reason: str, address: int = -1) -> Refusal:
     return Refusal(where, reason, hint="please report it", function=function.demangled)
 
 
-def _below_stack(work: Work, region: LoweredRegion, result: CompiledRegion) -> int:
+def _below_stack(work: Work, region: AnyRegion, result: CompiledRegion) -> int:
     """Bytes that a region uses below what the original code may: all of it before a function's stack check."""
     whole = result.frame + result.shift
     if region.head == work.plan.graph.function.address:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from codecache.compiler import Result
 from codecache.pool import Compiler
 from codecache.store import Store
-from codecache.types import CompileFailure, Overlay
+from codecache.types import CompiledRegion, CompileFailure, Overlay
 from ir.source import RegionSource
 from jit import datafile, offline
 from jit.builtcache import decode, encode, plan_key
@@ -56,7 +56,7 @@ def _build(image: Image, specs: Sequence[Spec], options: Options, clock: Clock, 
     options = replace(options, probes=probes)
     key = ""
     if store is not None:
-        settings = (options.liveness, options.counter_update, str(options.bare))
+        settings = (options.liveness, options.counter_update, options.optimise, str(options.bare))
         with clock.stage("cache"):
             key = plan_key(image, specs, probes, settings)
             known = _recall(store, key)
@@ -108,7 +108,7 @@ class _Build:
         results: list[list[Result]] = []
         places: list[tuple[int, int]] = []
 
-        def sources() -> Iterator[RegionSource]:
+        def sources() -> Iterator[RegionSource | CompiledRegion]:
             for number, planned in enumerate(self.prepared.functions):
                 self._progress("lower", number, len(self.prepared.functions))
                 work = planned.lower()

@@ -9,14 +9,16 @@ from typing import Final, Literal
 
 from codecache.compiler import assembly, compile_batch, optimised_text
 from codecache.types import CompiledRegion
-from ir.lower import LoweredRegion
 from ir.source import RegionSource, readable
-from jit.prepare import Clock, Options, Prepared, prepare
+from jit.prepare import Clock, Effort, Options, Prepared, prepare
+from jit.regions import AnyRegion
 from jit.tracepoints import Point, Spec
 from lifter.cfg import build_all
+from lifter.decode import decode_run
 from lifter.errors import RefusedError
 from lifter.graph import FunctionGraph
 from lifter.image.types import Function, Image
+from lifter.instruction import Instruction
 
 Stage = Literal["cfg", "ir", "probe", "opt", "asm"]
 STAGES: Final[tuple[Stage, ...]] = ("cfg", "ir", "probe", "opt", "asm")
@@ -35,7 +37,9 @@ def stage(image: Image, function: Function, which: Stage, specs: Sequence[Spec],
         return render_graph(build_all(image, [function])[function.address])
     everything = [Spec(Point.BLOCK, f"{function.address:#x}")]
     wanted = list(specs) if specs and which != "ir" else everything
-    prepared = prepare(image, wanted, replace(options, bare=which == "ir"), Clock())
+    # What goes through LLVM, whether or not it would by itself; but the machine code is that which is used.
+    effort: Effort = options.optimise if which == "asm" else "all"
+    prepared = prepare(image, wanted, replace(options, bare=which == "ir", optimise=effort), Clock())
     planned = next((p for p in prepared.functions if p.plan.graph.function.address == function.address), None)
     if planned is None:
         raise RefusedError(f"{function.demangled}: {_first_reason(prepared)}")
@@ -43,7 +47,7 @@ def stage(image: Image, function: Function, which: Stage, specs: Sequence[Spec],
         "ir": lambda source: readable(source.text),
         "probe": lambda source: readable(source.text),
         "opt": optimised_text,
-        "asm": _machine_code,
+        "asm": _compiled,
     }
     return "\n".join(_sections(planned.lower().code.all_regions, makers[which]))
 
@@ -52,21 +56,33 @@ def _first_reason(prepared: Prepared) -> str:
     return str(prepared.refusals[0]) if prepared.refusals else "nothing in it can be lifted"
 
 
-def _sections(regions: Iterable[LoweredRegion], make: Callable[[RegionSource], str]) -> Iterable[str]:
+def _sections(regions: Iterable[AnyRegion], make: Callable[[RegionSource], str]) -> Iterable[str]:
     for region in regions:
         kind = f"region {region.head:#x}" if region.head >= 0 else f"stub for {-region.head:#x}"
         yield f"; {kind}: {region.lifted} instructions lifted, {region.verbatim} verbatim"
         for symbol, value in region.symbols.items():
             meaning = f"counter {value}" if symbol[2] in "cw" else f"{value:#x}"
             yield f";   {symbol} = {meaning}"
-        yield make(region.source).rstrip() + "\n"
+        text = make(region.source) if isinstance(region.source, RegionSource) else _disassembled(region.source)
+        yield text.rstrip() + "\n"
 
 
-def _machine_code(source: RegionSource) -> str:
+def _compiled(source: RegionSource) -> str:
     (result,) = compile_batch([source])
     if not isinstance(result, CompiledRegion):
         return f"; {result.reason}"
     return f"; stack lowered by {result.shift}, frame {result.frame}\n{assembly(source)}"
+
+
+def _disassembled(region: CompiledRegion) -> str:
+    """A region that is made of its own instructions."""
+    symbols = {relocation.offset: relocation.symbol for relocation in region.relocations}
+    lines = ["; its own instructions"]
+    for at, instruction in decode_run(region.code):
+        name = next((symbols[where] for where in range(at, at + len(instruction.code)) if where in symbols), "")
+        text = _with_target(instruction.text, at) if isinstance(instruction, Instruction) else instruction.reason
+        lines.append(f"  {at:#x}  {text}{f'  ; {name}' if name else ''}")
+    return "\n".join(lines)
 
 
 def render_graph(graph: FunctionGraph) -> str:

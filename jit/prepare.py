@@ -39,6 +39,9 @@ _MOST_CALLERS: Final = 1_000
 
 LivenessMode = Literal["abi", "strict"]
 CounterUpdate = Literal["auto", "plain", "atomic"]
+Effort = Literal["loops", "all"]
+"""What LLVM compiles: regions with a loop or a probe in Python (the others are put together from their own bytes, see
+`ir.carry`), or every region."""
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
@@ -54,6 +57,7 @@ class Options:
     probes: Mapping[str, CompiledProbe] = field(default_factory=dict)
     """Probes by the action that names them; others are loaded from the file that their action names."""
     progress: Progress | None = None
+    optimise: Effort = "loops"
     bare: bool = False
     """Recompile the chosen blocks without probes: what the engine itself costs, and what lifting alone gives."""
     whole_pages: bool = False
@@ -188,7 +192,12 @@ class _Preparation:
         self.probes = load_probes(specs, options.probes)
         self.mode = effective_liveness(image, options.liveness)
         atomic = options.counter_update == "atomic" or (options.counter_update == "auto" and can_start_threads(image))
-        self.lowering = LoweringOptions(atomic=atomic, red_zone=0 if image.is_go else 128, nil_checks=image.is_go)
+        self.lowering = LoweringOptions(
+            atomic=atomic,
+            red_zone=0 if image.is_go else 128,
+            nil_checks=image.is_go,
+            carry=options.optimise == "loops",
+        )
 
     def run(self, clock: Clock) -> Prepared:
         """All stages but lowering."""

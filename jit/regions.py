@@ -6,24 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ir.blocks import LiftedBlock, Terminator
+from ir.carry import CarriedRegion, carry
 from ir.lower import Action, Count, LiveAt, LoweredRegion, LoweringOptions, lower
 from ir.regions import Region
 from jit.attach import NO_COUNTER, FunctionActions
 from jit.planner import FunctionPlan, Redirect
 from lifter.registers import GPRS
 
+AnyRegion = LoweredRegion | CarriedRegion
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionCode:
     """All the code of one function in the cache, as IR."""
 
-    regions: tuple[LoweredRegion, ...]
-    entry_stub: LoweredRegion | None
+    regions: tuple[AnyRegion, ...]
+    entry_stub: AnyRegion | None
     """Runs what belongs to entries alone, then goes on to the first block's region."""
-    redirects: tuple[tuple[Redirect, LoweredRegion], ...]
+    redirects: tuple[tuple[Redirect, AnyRegion], ...]
 
     @property
-    def all_regions(self) -> tuple[LoweredRegion, ...]:
+    def all_regions(self) -> tuple[AnyRegion, ...]:
         """Everything to be compiled. Stubs have negative heads: no original address is theirs."""
         stubs = [region for _, region in self.redirects]
         if self.entry_stub is not None:
@@ -38,7 +41,7 @@ def lower_function(
     options: LoweringOptions,
 ) -> FunctionCode:
     """Lower every region and stub of a plan."""
-    regions = tuple(lower(region, actions.at, live_at, options) for region in plan.regions)
+    regions = tuple(_region(region, actions.at, live_at, options) for region in plan.regions)
     entry_stub = None
     if plan.entry_stub:
         entry = plan.graph.function.address
@@ -53,7 +56,7 @@ def lower_function(
 
 def _stub(
     site: int, target: int, actions: tuple[Action, ...], live_at: LiveAt, options: LoweringOptions
-) -> LoweredRegion:
+) -> AnyRegion:
     """A region without instructions: runs `actions` and goes on to `target`.
 
     Every register is pinned, live or not: a count needs none, and so all such stubs have one text.
@@ -62,4 +65,11 @@ def _stub(
     live = live_at(site) | GPRS
     block = LiftedBlock(head, (), Terminator.JUMP, None, head, target, head, 0)
     at: Mapping[int, tuple[Action, ...]] = {head: actions}
-    return lower(Region(head, (block,), {head: 0}), at, lambda _address: live, options, firm=True)
+    return _region(Region(head, (block,), {head: 0}), at, lambda _address: live, options, firm=True)
+
+
+def _region(
+    region: Region, at: Mapping[int, tuple[Action, ...]], live_at: LiveAt, options: LoweringOptions, firm: bool = False
+) -> AnyRegion:
+    carried = carry(region, at, live_at, options) if options.carry else None
+    return carried or lower(region, at, live_at, options, firm)

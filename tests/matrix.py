@@ -82,7 +82,7 @@ def _refuse_difference(what: str, difference: str) -> None:
         raise Failed("differs", f"{what}: {difference}")
 
 
-def _check(cell: Cell, tool: Tool, built: Path, directory: Path, liveness: str) -> tuple[float, int, int]:
+def _check(cell: Cell, tool: Tool, built: Path, directory: Path, how: Sequence[str]) -> tuple[float, int, int]:
     program = cell.program
     original = build(cell, built)
     expected = run([original], directory)
@@ -91,7 +91,7 @@ def _check(cell: Cell, tool: Tool, built: Path, directory: Path, liveness: str) 
     instrumented, report = directory / "instrumented", directory / "rewrite.json"
     options = [part for spec in _specs(cell) for part in ("--probe", spec)]
     started = time.monotonic()
-    outcome = tool("rewrite", original, "-o", instrumented, *options, "--report", report, "--liveness", liveness)
+    outcome = tool("rewrite", original, "-o", instrumented, *options, "--report", report, *how)
     seconds = time.monotonic() - started
     if outcome.status != 0 or complaint(outcome):
         raise Failed("rewrite", complaint(outcome) or f"exit status {outcome.status}: {last_line(outcome)}")
@@ -114,11 +114,11 @@ def _check(cell: Cell, tool: Tool, built: Path, directory: Path, liveness: str) 
     return seconds, tracepoints["selected"], tracepoints["instrumented"]
 
 
-def check_cell(cell: Cell, tool: Tool, built: Path, liveness: str = "abi", keep: Path | None = None) -> Result:
+def check_cell(cell: Cell, tool: Tool, built: Path, how: Sequence[str] = (), keep: Path | None = None) -> Result:
     """Build, run, rewrite and run a cell; never raises for a failure of the cell."""
     with tempfile.TemporaryDirectory(prefix="cell-", dir=keep, ignore_cleanup_errors=True) as name:
         try:
-            seconds, selected, instrumented = _check(cell, tool, built, Path(name), liveness)
+            seconds, selected, instrumented = _check(cell, tool, built, Path(name), how)
         except BuildError as error:
             return Result(str(cell), "build", str(error), 0.0)
         except Failed as failure:
@@ -161,6 +161,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--static-limit", type=int, metavar="N", help="at most N static cells in a sample")
     parser.add_argument("--liveness", choices=("abi", "strict"), default="abi")
+    parser.add_argument("--optimise", choices=("loops", "all"), default="loops")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--build", type=Path, metavar="DIR", help="keep what is built here")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="the tool's store; the user's own by default")
@@ -186,7 +187,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="matrix-") as temporary, ThreadPoolExecutor(options.jobs) as pool:
         built = options.build or Path(temporary)
-        futures = [pool.submit(check_cell, cell, tool, built.absolute(), options.liveness) for cell in chosen]
+        how = ("--liveness", options.liveness, "--optimise", options.optimise)
+        futures = [pool.submit(check_cell, cell, tool, built.absolute(), how) for cell in chosen]
         for number, future in enumerate(as_completed(futures), 1):
             result = future.result()
             results.append(result)

@@ -34,6 +34,13 @@ CounterUpdate = Annotated[
     Literal["auto", "plain", "atomic"],
     typer.Option(help="How counters are added to; auto is atomic where the program can start threads."),
 ]
+Optimise = Annotated[
+    Literal["loops", "all"],
+    typer.Option(
+        help="What LLVM compiles: loops (and what has probes in Python), or every region. "
+        "The rest is put together from its own instructions."
+    ),
+]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor fill the store of compiled code.")]
 
 

@@ -32,6 +32,7 @@ class Request:
     jobs: int
     liveness: Literal["abi", "strict"]
     counter_update: Literal["auto", "plain", "atomic"]
+    optimise: Literal["loops", "all"]
     strict_coverage: bool
     dry_run: bool
     use_cache: bool
@@ -59,6 +60,7 @@ def run(request: Request) -> None:
             jobs=request.jobs,
             liveness=request.liveness,
             counter_update=request.counter_update,
+            optimise=request.optimise,
             use_cache=request.use_cache,
             probes=probes,
             progress=progress,

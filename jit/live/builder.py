@@ -19,7 +19,6 @@ from codecache.pool import Compiler
 from codecache.store import Store
 from codecache.types import CompileFailure
 from codecache.worker import frame
-from ir.lower import LoweredRegion
 from ir.probes import CompiledProbe
 from jit import datafile
 from jit.builtcache import plan_key
@@ -29,6 +28,7 @@ from jit.live import stored
 from jit.live.plan import LiveFunction, ModulePlan
 from jit.live.waiting import intrusive, waits
 from jit.prepare import Clock, CounterUpdate, LivenessMode, Options, Planned, load_probes, prepare
+from jit.regions import AnyRegion
 from jit.specs import select
 from jit.tracepoints import Spec
 from lifter.errors import ProbeloomError, Refusal
@@ -172,7 +172,7 @@ class _Module:
         return made
 
 
-def _compile(compiler: Compiler, regions: Iterable[LoweredRegion]) -> list[Result]:
+def _compile(compiler: Compiler, regions: Iterable[AnyRegion]) -> list[Result]:
     sources = [region.source for region in regions]
     results: list[Result] = [_NOT_COMPILED] * len(sources)
     for index, result in compiler.compile_all(sources):

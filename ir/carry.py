@@ -1,0 +1,309 @@
+"""Regions that gain nothing from an optimiser: their own instructions, with counters between them.
+
+What the program's compiler made of a piece of code without loops, LLVM makes again at best, and takes a millisecond
+for it. So such a region is put together from the bytes of its instructions: registers, flags and stack are where they
+always were, nothing has to be live or pinned, and there is no frame. Only what depends on the place is written anew:
+jumps, and operands relative to RIP. Where a region has a loop (its counters stay in registers), a probe in Python or
+a call of its own, `ir.lower` makes it instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from ir.blocks import LiftedBlock, Terminator
+from ir.dominance import in_loops
+from ir.lower import Action, Count, LiveAt, LoweringOptions
+from ir.machine import CompiledRegion, Relocation, RelocationKind
+from ir.regions import Region
+from lifter.builder import Symbols
+from lifter.instruction import Flow, Instruction
+from lifter.registers import ARITHMETIC_FLAGS
+
+_INC: Final = b"\x48\xff\x05"
+"""inc qword [rip+disp32]"""
+_LOCK: Final = b"\xf0"
+_MANY: Final = 100
+"""Blocks from which on liveness is not asked for recursively."""
+_JMP8: Final = b"\xeb"
+_JMP32: Final = b"\xe9"
+_CONDITIONS: Final = range(0x70, 0x80)
+"""First byte of the short conditional jumps; the long ones are 0F and it + 0x10."""
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedRegion:
+    """A region that needs no compiler."""
+
+    head: int
+    source: CompiledRegion
+    """Its machine code."""
+    symbols: Mapping[str, int]
+    """Symbol -> address in the image ('L_x', 'L_d'), or index among the counters ('L_c')."""
+    verbatim: int
+    """Number of instructions."""
+    flags_in: bool = False
+    lifted: int = 0
+
+
+@dataclass(slots=True)
+class _Jump:
+    """A jump whose size is not known yet."""
+
+    condition: int
+    """0 to 15 as the processor numbers them; -1 for an unconditional one."""
+    target: int
+    """Address of a block of the region, or of original code."""
+    inside: bool
+    long: bool
+
+
+class _Unsuitable(Exception):
+    """The region has something that only `ir.lower` can do."""
+
+
+def carry(
+    region: Region, actions: Mapping[int, Sequence[Action]], live_at: LiveAt, options: LoweringOptions
+) -> CarriedRegion | None:
+    """The region's own instructions with its counters; None where it has to be lowered. Arguments as in `lower`."""
+    if options.nil_checks:
+        return None
+    try:
+        return _Carrying(region, actions, live_at, options).run()
+    except _Unsuitable:
+        return None
+
+
+class _Carrying:
+    """The work on one region."""
+
+    def __init__(
+        self, region: Region, actions: Mapping[int, Sequence[Action]], live_at: LiveAt, options: LoweringOptions
+    ) -> None:
+        self.region = region
+        self.blocks = {block.address: block for block in region.blocks}
+        self.actions = actions
+        self.live_at = live_at
+        self.symbols = Symbols()
+        self.increment = _LOCK + _INC if options.atomic else _INC
+        self.live: dict[int, int] = {}
+        """Block -> flags that are live at its start, as far as asked for."""
+        self.pieces: list[bytes | _Jump] = []
+        self.fields: list[tuple[int, int, str, int]] = []
+        """Fields to be relocated: (piece, offset in it, symbol, addend)."""
+        self.starts: dict[int, int] = {}
+        """Block -> its first piece."""
+
+    def run(self) -> CarriedRegion:
+        """Lay out the blocks in address order, the head first. Raises _Unsuitable."""
+        self._check()
+        if len(self.blocks) > _MANY:
+            for block in reversed(self.region.blocks):
+                self._live_before(block.address)
+        order = sorted(self.blocks, key=lambda address: (address < self.region.head, address))
+        for address, following in zip(order, [*order[1:], None], strict=True):
+            self.starts[address] = len(self.pieces)
+            block = self.blocks[address]
+            self._emit_body(block)
+            self._emit_end(block, following)
+        code, relocations = self._assemble()
+        compiled = CompiledRegion(code, relocations, b"", (), 0, 0)
+        return CarriedRegion(self.region.head, compiled, self.symbols.addresses, self.region.instructions)
+
+    def _check(self) -> None:
+        for block in self.blocks.values():
+            if block.terminator is Terminator.CALL:
+                raise _Unsuitable
+            inside = [step.address for step in block.body]
+            if block.terminator is not Terminator.FALL:
+                inside.append(block.last_address)
+            for address in inside:
+                actions = self.actions.get(address, ())
+                if actions and (address != block.address or not all(isinstance(a, Count) for a in actions)):
+                    raise _Unsuitable
+        number = {address: index for index, address in enumerate(self.blocks)}
+        edges = [[number[target] for target in self._edges(block)] for block in self.blocks.values()]
+        if in_loops(edges):
+            raise _Unsuitable
+
+    def _edges(self, block: LiftedBlock) -> list[int]:
+        return [target for target in block.successors if self._goes_to(block, target)]
+
+    def _goes_to(self, block: LiftedBlock, target: int | None) -> bool:
+        """Whether control stays in the region on the way to `target`: it has the block, and with RSP as it is then."""
+        if target is None or target not in self.blocks or block.stack_delta is None:
+            return False
+        offsets = self.region.offsets
+        return offsets[target] == offsets[block.address] + block.stack_delta
+
+    # --- flags ------------------------------------------------------------------------------------------
+
+    def _live_after(self, block: LiftedBlock) -> int:
+        """Flags that are live after the body of a block."""
+        last = block.last
+        live = 0 if last is None else last.effects.reads
+        match block.terminator:
+            case Terminator.RETURN | Terminator.INDIRECT | Terminator.NATIVE:
+                return self.live_at(block.last_address) & ARITHMETIC_FLAGS
+            case Terminator.BRANCH:
+                targets: tuple[int | None, ...] = (block.target, block.following)
+            case Terminator.JUMP:
+                targets = (block.target,)
+            case _:
+                targets = (block.following,)
+        for target in targets:
+            assert target is not None
+            live |= self._live_before(target) if self._goes_to(block, target) else self.live_at(target)
+        return live & ARITHMETIC_FLAGS
+
+    def _live_before(self, address: int) -> int:
+        live = self.live.get(address)
+        if live is None:
+            block = self.blocks[address]
+            reads, killed = 0, 0
+            for step in block.body:
+                effects = step.instruction.effects
+                reads |= effects.reads & ~killed
+                killed |= effects.kills & ARITHMETIC_FLAGS
+                if killed == ARITHMETIC_FLAGS:
+                    break
+            else:
+                reads |= self._live_after(block) & ~killed
+            live = self.live[address] = reads & ARITHMETIC_FLAGS
+        return live
+
+    def _place_of_count(self, block: LiftedBlock) -> int:
+        """Before which instruction of a block, by number, no flag is live: there a counter can be incremented."""
+        if not self._live_before(block.address):
+            return 0
+        live = self._live_after(block)
+        place = -1 if live else len(block.body)
+        for number in range(len(block.body) - 1, 0, -1):
+            effects = block.body[number].instruction.effects
+            live = live & ~effects.kills | effects.reads & ARITHMETIC_FLAGS
+            if not live:
+                place = number
+        if place < 0:
+            raise _Unsuitable
+        return place
+
+    # --- emission ---------------------------------------------------------------------------------------
+
+    def _emit_body(self, block: LiftedBlock) -> None:
+        counts = self.actions.get(block.address, ())
+        place = self._place_of_count(block) if counts else -1
+        for number, step in enumerate(block.body):
+            if number == place:
+                self._emit_counts(counts)
+            self._emit(step.instruction, step.address)
+        if place == len(block.body):
+            self._emit_counts(counts)
+
+    def _emit_counts(self, counts: Sequence[Action]) -> None:
+        for count in counts:
+            assert isinstance(count, Count)
+            symbol = self.symbols.name("c", count.counter)
+            self.fields.append((len(self.pieces), len(self.increment), symbol, -4))
+            self.pieces.append(self.increment + bytes(4))
+
+    def _emit(self, instruction: Instruction, address: int) -> None:
+        code = instruction.code
+        mem = instruction.memory_operand
+        if mem is not None and mem.rip:
+            if mem.address_width != 64:
+                raise _Unsuitable
+            symbol = self.symbols.name("d", address + len(code) + mem.disp)
+            self.fields.append((len(self.pieces), instruction.disp_at, symbol, instruction.disp_at - len(code)))
+        self.pieces.append(code)
+
+    def _emit_end(self, block: LiftedBlock, following: int | None) -> None:
+        last = block.last
+        match block.terminator:
+            case Terminator.RETURN | Terminator.INDIRECT:
+                assert last is not None
+                self._emit(last, block.last_address)
+            case Terminator.NATIVE:
+                self._emit_jump(-1, block, block.last_address, None)
+            case Terminator.BRANCH:
+                assert last is not None
+                condition = _condition(last)
+                if self._goes_to(block, block.target) and block.target == following:
+                    self._emit_jump(condition ^ 1, block, block.following, None)
+                else:
+                    self._emit_jump(condition, block, block.target, None)
+                    self._emit_jump(-1, block, block.following, following)
+            case _:
+                target = block.target if block.terminator is Terminator.JUMP else block.following
+                self._emit_jump(-1, block, target, following)
+
+    def _emit_jump(self, condition: int, block: LiftedBlock, target: int | None, following: int | None) -> None:
+        """A jump to `target`; none where that is the block `following`, which comes next."""
+        assert target is not None
+        inside = block.terminator is not Terminator.NATIVE and self._goes_to(block, target)
+        if inside and target == following:
+            return
+        if not inside:
+            self.fields.append((len(self.pieces), 1 if condition < 0 else 2, self.symbols.name("x", target), -4))
+        self.pieces.append(_Jump(condition, target, inside, not inside))
+
+    def _assemble(self) -> tuple[bytes, tuple[Relocation, ...]]:
+        """Choose the sizes of the jumps (short ones become long until all reach), then put everything together."""
+        while True:
+            offsets = []
+            at = 0
+            for piece in self.pieces:
+                offsets.append(at)
+                at += _size(piece)
+            offsets.append(at)
+            grown = False
+            for number, piece in enumerate(self.pieces):
+                if isinstance(piece, _Jump) and not piece.long:
+                    distance = offsets[self.starts[piece.target]] - offsets[number + 1]
+                    if not -128 <= distance < 128:
+                        piece.long = grown = True
+            if not grown:
+                break
+        code = bytearray()
+        for number, piece in enumerate(self.pieces):
+            if isinstance(piece, _Jump):
+                distance = offsets[self.starts[piece.target]] - offsets[number + 1] if piece.inside else 0
+                code += _encode(piece, distance)
+            else:
+                code += piece
+        relocations = tuple(
+            _relocation(offsets[piece] + offset, symbol, addend) for piece, offset, symbol, addend in self.fields
+        )
+        return bytes(code), relocations
+
+
+@lru_cache(1 << 16)
+def _relocation(offset: int, symbol: str, addend: int) -> Relocation:
+    return Relocation(offset, RelocationKind.PC32, symbol, addend)
+
+
+def _condition(branch: Instruction) -> int:
+    """The number of a conditional jump's condition. Raises _Unsuitable for loop, jrcxz and the like."""
+    code = branch.code
+    if branch.flow is Flow.BRANCH:
+        if len(code) >= 2 and code[-2] in _CONDITIONS and branch.imm_size == 1:
+            return code[-2] & 15
+        if len(code) >= 6 and code[-6] == 0x0F and code[-5] & 0xF0 == 0x80 and branch.imm_size == 4:
+            return code[-5] & 15
+    raise _Unsuitable
+
+
+def _size(piece: bytes | _Jump) -> int:
+    if isinstance(piece, _Jump):
+        return 2 if not piece.long else 5 if piece.condition < 0 else 6
+    return len(piece)
+
+
+def _encode(jump: _Jump, distance: int) -> bytes:
+    if not jump.long:
+        opcode = _JMP8 if jump.condition < 0 else bytes((0x70 + jump.condition,))
+        return opcode + distance.to_bytes(1, "little", signed=True)
+    opcode = _JMP32 if jump.condition < 0 else bytes((0x0F, 0x80 + jump.condition))
+    return opcode + distance.to_bytes(4, "little", signed=True)
