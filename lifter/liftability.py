@@ -1,4 +1,4 @@
-"""Decides, once per encoding, how an instruction is translated, by trying it.
+"""Decides, once per opcode and set of operands, how an instruction is translated, by trying it.
 
 The trial starts from a state that holds only what the instruction's row says it reads. An emitter that reads
 more, or a row that says less, shows up here and not as wrong code.
@@ -34,13 +34,29 @@ class Translation:
 
 
 _known: dict[bytes, Translation] = {}
+_alike: dict[tuple[bytes, int], Translation] = {}
+"""Bytes before displacement and immediate, and the size -> translation, where neither of the two decides."""
+_BY_IMMEDIATE: Final = frozenset(("shld", "shrd"))
+"""Mnemonics whose count decides whether they are lifted."""
 
 
 def translation(instruction: Instruction) -> Translation:
     """How `instruction` is translated; jumps and returns end blocks and are not asked about."""
     found = _known.get(instruction.code)
     if found is None:
-        found = _known[instruction.code] = _decide(instruction)
+        found = _known[instruction.code] = _of_its_kind(instruction)
+    return found
+
+
+def _of_its_kind(instruction: Instruction) -> Translation:
+    if instruction.effects.writes >> RSP & 1 or instruction.mnemonic in _BY_IMMEDIATE:
+        return _decide(instruction)
+    code = instruction.code
+    end = instruction.disp_at if instruction.disp_size else len(code) - instruction.imm_size
+    key = (code[:end], len(code))
+    found = _alike.get(key)
+    if found is None:
+        found = _alike[key] = _decide(instruction)
     return found
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from fuzz.assembler import assemble
+from fuzz.encodings import all_encodings, find
 from fuzz.forms import lifted_forms, verbatim_forms
 from fuzz.instructions import Generator, Tally, check
 from fuzz.lifted import Case, Prepared, Rejected, decode_all, prepare
 from fuzz.native import NativeOracle
 from fuzz.rows import REGIONS, features
+from lifter import liftability
 from lifter.builder import Builder
 from lifter.flags import FlagSource
 from lifter.instruction import Handling, Imm, Instruction, Reg
+from lifter.liftability import translation
 from lifter.registers import ARITHMETIC_FLAGS, CF, SF, ZF
 from lifter.x86.emit import EMITTERS, Emitter
 
@@ -54,6 +58,15 @@ def test_forms_are_of_every_emitter_and_lifted():
     prepared = [decode_all(code) for code in assemble(lifted_forms())]
     seen = {instruction.mnemonic for instructions in prepared for instruction in instructions or ()}
     assert set(EMITTERS) <= seen
+
+
+def test_displacements_and_immediates_do_not_decide_how_an_instruction_is_translated():
+    source = random.Random(3)
+    encodings = source.sample(list(all_encodings()), 2500)
+    found = [ins for encoding in encodings for _ in range(3) if (ins := find(encoding, source, attempts=2)) is not None]
+    found += [ins for code in assemble(lifted_forms()) for ins in decode_all(code) or ()]
+    assert [ins.text for ins in found if translation(ins) != liftability._decide(ins)] == []
+    assert len(found) > 3000
 
 
 def test_verbatim_forms(oracle):
