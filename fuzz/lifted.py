@@ -21,7 +21,7 @@ from codecache import CompiledRegion, CompileFailure, LinkFailure, compile_batch
 from codecache import place as place_region
 from fuzz.native import CODE_ADDRESS, DATA, STACK, NativeOracle
 from fuzz.placing import place
-from fuzz.rows import READ_ONLY, REGIONS
+from fuzz.rows import READ_ONLY, REGIONS, addresses_of
 from fuzz.state import Batch, Results
 from fuzz.values import random_batch, random_words
 from ir.blocks import LiftedBlock, Terminator, lift_block
@@ -41,7 +41,9 @@ from lifter.registers import (
     GPRS,
     OF,
     PF,
+    RAX,
     RCX,
+    RDX,
     RSP,
     SF,
     ZF,
@@ -257,6 +259,7 @@ def case_states(case: Case) -> tuple[Case, Batch] | str:
             return "has no operand to be placed"
         at += instruction.size
     _count_operands(instructions, batch, generator)
+    _equal_operands(instructions, batch, generator)
     batch = _with_room(instructions, batch)
     if not len(batch.gregs):
         return "has no state that fits"
@@ -306,6 +309,30 @@ def _count_operands(instructions: Sequence[Instruction], batch: Batch, generator
         chosen = generator.random(len(gprs)) < 0.5
         gprs[:, RCX] = np.where(chosen, (gprs[:, RCX] & np.uint64(~0xFF % 2**64)) | counts, gprs[:, RCX])
         batch.set_gprs(gprs)
+
+
+def _equal_operands(instructions: Sequence[Instruction], batch: Batch, generator: np.random.Generator) -> None:
+    """Compare and exchange finds what it expects in half of the states: random values never are equal."""
+    first = instructions[0]
+    if not first.mnemonic.startswith("cmpxchg") or _addressed_by(first, RAX) or _addressed_by(first, RDX):
+        return
+    gprs = batch.gprs
+    chosen = np.flatnonzero(generator.random(len(gprs)) < 0.5)
+    mem, destination = first.memory_operand, first.operands[0]
+    if mem is None:
+        if isinstance(destination, Reg) and not destination.high:
+            gprs[chosen, RAX] = gprs[chosen, destination.index]
+    else:
+        columns = _columns()[0]
+        places = np.searchsorted(columns, addresses_of(mem, batch, first))
+        size = mem.width // 8
+        parts = (RAX,) if first.mnemonic == "cmpxchg" else (RAX, RDX)
+        for row in chosen:
+            content = batch.memory[row, places[row] : places[row] + size].tobytes()
+            each = len(content) // len(parts)
+            for number, register in enumerate(parts):
+                gprs[row, register] = int.from_bytes(content[each * number : each * (number + 1)], "little")
+    batch.set_gprs(gprs)
 
 
 def _addressed_by(instruction: Instruction, register: int) -> bool:
