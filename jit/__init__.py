@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from jit.api import Plan as Plan
     from jit.api import Result as Result
     from jit.api import count as count
+    from jit.session import Handle as Handle
+    from jit.session import Session as Session
 
-__all__ = ["Binary", "Plan", "Probe", "PythonContext", "Result", "count", "probe"]
+__all__ = ["Binary", "Handle", "Plan", "Probe", "PythonContext", "Result", "Session", "count", "probe"]
 
-_PLACES = {"probe": "ir.probes", "Probe": "ir.probes", "PythonContext": "ir.probes"}
+_PLACES = {
+    **dict.fromkeys(("probe", "Probe", "PythonContext"), "ir.probes"),
+    **dict.fromkeys(("Session", "Handle"), "jit.session"),
+}
 
 
 def __getattr__(name: str) -> Any:

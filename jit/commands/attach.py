@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jit.commands.live import Options, note_vain, stopped_by_signals, supervisor, write_reports
+from jit.live.control import Control
 
 
 def attach(pid: int, seconds: float | None, options: Options) -> None:
@@ -11,9 +12,11 @@ def attach(pid: int, seconds: float | None, options: Options) -> None:
     try:
         with stopped_by_signals(follower):
             follower.attach(pid)
+            control = Control(follower)
             try:
                 follower.run(seconds)
             finally:
+                control.close()
                 follower.detach()
     finally:
         follower.close()

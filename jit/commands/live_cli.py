@@ -1,4 +1,4 @@
-"""The commands on running processes, as the command line declares them: `run`, `attach`."""
+"""The commands on running processes, as the command line declares them: `run`, `attach`, `top`, `status`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ Children = Annotated[
     Literal["sum", "apart", "ignore"],
     typer.Option(help="Processes made by fork: counted together, each for itself, or not at all."),
 ]
+Duration = Annotated[
+    str | None, typer.Option("--for", metavar="TIME", help="End after 30s, 500ms, 5m; else at Ctrl-C.")
+]
 Pid = Annotated[int, typer.Argument(metavar="PID", help="A process.")]
 _UNITS: Final = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "h": 3600.0}
 
@@ -38,6 +41,8 @@ def add_live_commands(app: typer.Typer) -> None:
     """Declare them."""
     app.command("run", context_settings={"allow_interspersed_args": False})(_run)
     app.command("attach")(_attach)
+    app.command("top")(_top)
+    app.command("status")(_status)
 
 
 def _run(
@@ -71,9 +76,7 @@ def _attach(
     pid: Pid,
     probe: ProcessProbes = None,
     probes: ProbeFiles = None,
-    duration: Annotated[
-        str | None, typer.Option("--for", metavar="TIME", help="Detach after 30s, 500ms, 5m; else at Ctrl-C.")
-    ] = None,
+    duration: Duration = None,
     form: Format = "text",
     sort: Sort = "count",
     top: Top = None,
@@ -89,6 +92,39 @@ def _attach(
     from jit.commands.attach import attach
 
     attach(pid, seconds(duration), _options(**locals()))
+
+
+def _top(
+    pid: Pid,
+    probe: ProcessProbes = None,
+    probes: ProbeFiles = None,
+    duration: Duration = None,
+    sort: Annotated[Literal["rate", "count", "address", "function"], typer.Option(help="Order of the table.")] = "rate",
+    top: Top = None,
+    every: Every = False,
+    children: Children = "sum",
+    jobs: Jobs = None,
+    liveness: Liveness = "abi",
+    counter_update: CounterUpdate = "auto",
+    no_cache: NoCache = False,
+) -> None:
+    """Show counts and rates of a process while it runs.
+
+    With --probe it is instrumented for the time; without, what another probeloom counts there is shown.
+    """
+    from jit.commands.top import top as show
+
+    show(pid, seconds(duration), _options(form="text", output=None, **locals()))
+
+
+def _status(
+    pid: Pid,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show what a running probeloom has instrumented in a process, and what that takes."""
+    from jit.commands.status import status
+
+    status(pid, as_json)
 
 
 def _options(**given: Any) -> Any:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from jit.commands.live import Options, note_vain, supervisor, write_reports
+from jit.live.control import Control
 
 _TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTOU)
 """What a terminal sends to the whole job: the program decides what comes of it."""
@@ -26,7 +27,9 @@ def run(argv: Sequence[str], options: Options) -> int:
         follower.spawn(argv)
         for number in _TERMINAL:
             signal.signal(number, signal.SIG_IGN)
+        control = Control(follower)
         follower.run()
+        control.close()
         reports = follower.books.reports()
     finally:
         follower.close()

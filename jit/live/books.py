@@ -10,6 +10,7 @@ import numpy.typing as npt
 from jit.datafile import DataFile
 from jit.live.counters import Counters
 from jit.report import Report, Row
+from jit.tracepoints import Point
 
 
 @dataclass(slots=True)
@@ -43,12 +44,30 @@ class Books:
         """Note new counters of a process."""
         self.accounts.setdefault(module, Account(data)).open[pid] = counters
 
+    def put_in_force(self, module: int) -> None:
+        """The plan of a module is the one that counts from now on: its probes have the words that matter."""
+        account = self.accounts.pop(module)
+        self.accounts[module] = account
+
     def reports(self) -> list[Report]:
-        """One report for each module that is instrumented, the executable's first."""
-        found = []
+        """One report for each module that is or was instrumented, the first one first."""
+        merged: dict[tuple[str, str], Report] = {}
         for account in self.accounts.values():
-            found.append(report_of(account.data, account.values()))
-        return found
+            report = report_of(account.data, account.values())
+            key = (report.module.path, report.module.build_id)
+            merged[key] = _sum(merged[key], report) if key in merged else report
+        return list(merged.values())
+
+
+def _sum(one: Report, other: Report) -> Report:
+    """The rows of both; what both count is added up, and of the words of a probe, those of the later one are taken."""
+    rows: dict[tuple[Point, int, str], Row] = {}
+    for row in (*one.rows, *other.rows):
+        key = (row.tracepoint.point, row.tracepoint.address, row.tracepoint.action)
+        known = rows.get(key)
+        rows[key] = row if known is None else Row(row.tracepoint, known.count + row.count, row.words)
+    ordered = sorted(rows.values(), key=lambda row: (row.tracepoint.address, row.tracepoint.point.value))
+    return Report(one.module, tuple(ordered))
 
 
 def report_of(data: DataFile, values: npt.NDArray[np.uint64]) -> Report:

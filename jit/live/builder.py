@@ -69,8 +69,8 @@ class Opened:
 
     module: int
     name: str
-    matched: tuple[Spec, ...]
-    """The specs that name functions of it."""
+    matched: Mapping[Spec, frozenset[str]]
+    """The specs that name functions of it, and which."""
     unmatched: tuple[Spec, ...]
     """Those that do not."""
     plan: ModulePlan | None = None
@@ -86,6 +86,14 @@ class Build:
 
     module: int
     function: int
+
+
+@dataclass(frozen=True, slots=True)
+class Know:
+    """What an action means: there is no answer."""
+
+    action: str
+    probe: CompiledProbe
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,17 +198,20 @@ class _Builder:
         self.compiler = Compiler(settings.jobs, self.store)
         self.modules: dict[int, _Module] = {}
         self.images: dict[str, Image] = {}
+        self.known: dict[str, CompiledProbe] = {}
 
     def open(self, request: Open) -> Opened:
         """Serve `Open`."""
         image = self.images.get(request.path)
         if image is None:
             image = self.images[request.path] = replace(open_image(request.path), path=Path(request.name))
-        specs = tuple(spec for spec in request.specs if select(spec.pattern, image.functions))
-        unmatched = tuple(spec for spec in request.specs if spec not in specs)
+        named = {spec: select(spec.pattern, image.functions) for spec in request.specs}
+        matched = {spec: frozenset(f.demangled for f in found) for spec, found in named.items() if found}
+        specs = tuple(matched)
+        unmatched = tuple(spec for spec in request.specs if spec not in matched)
         if not specs:
-            return Opened(request.module, request.name, specs, unmatched)
-        probes = load_probes(specs, self.settings.probes)
+            return Opened(request.module, request.name, matched, unmatched)
+        probes = load_probes(specs, {**self.settings.probes, **self.known})
         settings = self.settings
         options = Options(
             liveness=settings.liveness,
@@ -219,7 +230,7 @@ class _Builder:
             plan = module.analyse()
         else:
             plan = module.plan
-        return Opened(request.module, request.name, specs, unmatched, plan, tuple(module.made.values()))
+        return Opened(request.module, request.name, matched, unmatched, plan, tuple(module.made.values()))
 
     def serve(self, request: object) -> None:
         """Serve any request."""
@@ -227,10 +238,12 @@ class _Builder:
             try:
                 self.answer(self.open(request))
             except ProbeloomError as problem:
-                self.answer(Opened(request.module, request.name, (), (), problem=problem))
+                self.answer(Opened(request.module, request.name, {}, (), problem=problem))
         elif isinstance(request, Build):
             made = self.modules[request.module].build(request.function, self.compiler)
             self.answer(Made(request.module, request.function, made))
+        elif isinstance(request, Know):
+            self.known[request.action] = request.probe
         else:
             raise TypeError(f"no request: {request!r}")
 

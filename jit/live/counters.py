@@ -61,6 +61,11 @@ class Counters:
             return np.zeros(self.words, np.uint64)
         return np.frombuffer(self._memory, np.uint64, self.words).copy()
 
+    def set(self, first: int, values: npt.NDArray[np.uint64]) -> None:
+        """Replace some, from number `first` on."""
+        if self._memory is not None:
+            self._memory[8 * first : 8 * (first + len(values))] = values.tobytes()
+
     def close(self) -> None:
         """Let go of them."""
         if self._memory is not None:

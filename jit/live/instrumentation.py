@@ -32,6 +32,8 @@ class Statistics:
     """Functions whose code earlier runs had made."""
     seconds_waited: float = 0.0
     """Between the news of a first call and its going on, added up."""
+    seconds_stopped: float = 0.0
+    """During which all threads stood still for an installation."""
 
 
 class Instrumentation:
@@ -62,8 +64,9 @@ class Instrumentation:
             if (module := self.modules.get(number)) is not None and (item := module.functions[address])
         )
 
-    def add(self, opened: Opened, bias: int, *, fresh: bool) -> None:
-        """Arm a module, which is `fresh` if nothing of it has run yet.
+    def add(self, opened: Opened, bias: int, before: int | None, *, fresh: bool) -> None:
+        """Arm a module, which is `fresh` if nothing of it has run yet. Probes that were in the plan `before` find
+        their words as they left them.
 
         Functions that earlier runs called are instrumented at once, those that cannot wait are asked for, all others
         wait for their first call. Raises ProbeloomError.
@@ -74,13 +77,26 @@ class Instrumentation:
             module.arm(self.target)
             self._books.enter(module.number, module.data, self.target.pid, module.counters)
             self._make_wait(module)
+            self._take_over(module, before)
             self.modules[module.number] = module
             if fresh:
                 self.fresh.add(module.number)
-            module.lead_to_stubs(self.target, fresh=fresh)
-            module.install(self.target, opened.ready, fresh=fresh)
+            try:
+                module.lead_to_stubs(self.target, fresh=fresh)
+                module.install(self.target, opened.ready, fresh=fresh)
+            except TargetBusyError:
+                module.suspend(self.target)
+                self._forget(module.number)
+                del self.modules[module.number]
+                module.unmap(self.target)
+                raise
         self.statistics.from_store += len(opened.ready)
         self._ask_for_called(module)
+
+    def _take_over(self, module: LiveModule, before: int | None) -> None:
+        known = self.modules.get(before) if before is not None else None
+        if known is not None and known is not module:
+            module.take_words(known)
 
     def _make_wait(self, module: LiveModule) -> None:
         pages = list(module.pages())
@@ -113,27 +129,30 @@ class Instrumentation:
             self.statistics.first_calls += 1
         self._wait_for(module, function)
 
-    def made(self, answer: Made) -> None:
-        """Install a function that was asked for, if it was asked for here."""
+    def made(self, answer: Made) -> str:
+        """Install a function that was asked for, if it was asked for here. Returns its name if it was installed."""
         since = self._waiting.pop((answer.module, answer.function), None)
         module = self.modules.get(answer.module)
         if since is None or module is None:
-            return
+            return ""
         item = module.functions[answer.function]
         if isinstance(answer.result, CompiledFunction):
             try:
+                begun = time.perf_counter()
                 with self.target.stopped():
                     module.install(self.target, [answer.result], fresh=answer.module in self.fresh)
                     self._let_go(item.page, item.state)
+                self.statistics.seconds_stopped += time.perf_counter() - begun
             except TargetBusyError:
                 self._waiting[answer.module, answer.function] = since
                 self._blocked.append(answer)
-                return
+                return ""
             self.statistics.installed += 1
         else:
             module.refuse(item, answer.result)
             self._let_go(item.page, item.state)
         self.statistics.seconds_waited += time.perf_counter() - since
+        return item.function.name if item.state is State.INSTRUMENTED else ""
 
     @property
     def is_unfinished(self) -> bool:
@@ -162,29 +181,52 @@ class Instrumentation:
         except TargetGoneError:
             return
 
-    def remove(self) -> None:
-        """Take everything out of the code, and when no thread is in the code cache, give that back.
+    def suspend(self, number: int) -> None:
+        """Take a module's trampolines out. Raises TargetBusyError if a thread is in the way; try again then."""
+        module = self.modules.get(number)
+        if module is not None:
+            with self.target.stopped():
+                module.suspend(self.target)
 
-        Raises TargetBusyError if it has to be called again, since a thread is there.
-        """
+    def resume(self, number: int, before: int | None) -> None:
+        """Put them in again, after another plan `before`. Raises TargetBusyError likewise."""
         with self.target.stopped():
-            for module in self.modules.values():
-                if not module.is_removed:
-                    pages = list(module.pages())
-                    if pages:
-                        self._faults.unregister(pages[0][0], pages[-1][0] + PAGE - pages[0][0])
-                    module.remove(self.target)
-            for number, module in [*self.modules.items()]:
-                module.release(self.target)
-                del self.modules[number]
+            self._take_over(self.modules[number], before)
+            self.modules[number].resume(self.target)
+            # From now on threads may be in the original code.
+            self.fresh.discard(number)
+
+    def discard(self, number: int) -> None:
+        """Take a module's trampolines out for good, and when no thread is in its code cache, give that back.
+
+        Raises TargetBusyError if it has to be called again.
+        """
+        module = self.modules[number]
+        with self.target.stopped():
+            module.suspend(self.target)
+            pages = list(module.pages())
+            if pages and any(at[0] == number for at in self._pages.values()):
+                self._faults.unregister(pages[0][0], pages[-1][0] + PAGE - pages[0][0])
+                self._forget(number)
+            module.release(self.target)
+            del self.modules[number]
+
+    def remove(self) -> None:
+        """Discard all modules. Raises TargetBusyError if it has to be called again."""
+        with self.target.stopped():
+            for number in [*self.modules]:
+                self.discard(number)
+
+    def _forget(self, number: int) -> None:
+        self._pages = {page: at for page, at in self._pages.items() if at[0] != number}
+        self._waiting = {at: since for at, since in self._waiting.items() if at[0] != number}
 
     def unloaded(self, bias: int) -> None:
         """A module's code is gone: nothing is left to be taken out of it."""
         for number, module in [*self.modules.items()]:
             if module.bias == bias:
                 del self.modules[number]
-                self._pages = {page: at for page, at in self._pages.items() if at[0] != number}
-                self._waiting = {at: since for at, since in self._waiting.items() if at[0] != number}
+                self._forget(number)
                 with self.target.stopped():
                     module.unmap(self.target)
 

@@ -70,6 +70,8 @@ class LiveModule:
         self.refusals: list[Refusal] = list(plan.refusals)
         self.counters = Counters(len(self.data.counters))
         self.area: Area | None = None
+        self.is_active = True
+        """Whether its writes stand over the code."""
 
     # Beginning
 
@@ -168,12 +170,18 @@ class LiveModule:
             item.writes = self._kept(item, now)
             first += now
             done.append(item)
-        if not fresh:
-            self._expect_out(target, first)
-        write_all(memory, first)
+        if self.is_active:
+            if not fresh:
+                self._expect_out(target, first)
+            write_all(memory, first)
         for item in done:
             item.state = State.INSTRUMENTED
-        self._finish(target, [item for item in done if item.late], fresh)
+        if self.is_active:
+            self._finish(target, [item for item in done if item.late], fresh)
+        else:
+            for item in done:
+                item.writes += self._kept(item, item.late)
+                item.late = ()
 
     def finish(self, target: Target) -> None:
         """Write what could not be written yet, where it can be now. All threads are stopped."""
@@ -182,7 +190,7 @@ class LiveModule:
     @property
     def is_unfinished(self) -> bool:
         """Whether `finish` has something to do."""
-        return any(item.late for item in self.functions.values())
+        return self.is_active and any(item.late for item in self.functions.values())
 
     def _finish(self, target: Target, items: Sequence[Instrumented], fresh: bool) -> None:
         for item in items:
@@ -194,9 +202,9 @@ class LiveModule:
             item.writes += self._kept(item, item.late)
             item.late = ()
 
-    def _expect_out(self, target: Target, writes: Sequence[Write]) -> None:
+    def _expect_out(self, target: Target, writes: Sequence[Write], from_start: bool = False) -> None:
         """Move threads out of what is to be overwritten. Raises TargetBusyError if one stays inside."""
-        stragglers = target.step_out([write.inside for write in writes])
+        stragglers = target.step_out([(w.address if from_start else w.address + 1, w.end) for w in writes])
         if stragglers:
             raise TargetBusyError(f"thread {stragglers[0].tid} at {stragglers[0].address:#x} {stragglers[0].reason}")
 
@@ -267,6 +275,7 @@ class LiveModule:
         copy.counters = self.counters
         copy.area = replace(self.area) if self.area is not None else None
         copy.refusals = list(self.refusals)
+        copy.is_active = self.is_active
         for address, item in self.functions.items():
             state = State.WAITS if item.state is State.CALLED and item.stub is not None else item.state
             copy.functions[address] = replace(item, state=state)
@@ -278,33 +287,51 @@ class LiveModule:
         self.counters = Counters(len(self.data.counters))
         self.counters.map(target, self.area.counters, MAP_FIXED, self.area.code_end - 16)
 
+    def take_words(self, other: LiveModule) -> None:
+        """Give the probes that `other` has too the words that they have there."""
+        values = other.counters.values()
+        places = {(t.point, t.address, t.action): t.words for t in other.data.tracepoints if t.words[1]}
+        for tracepoint in self.data.tracepoints:
+            first, size = tracepoint.words
+            there = places.get((tracepoint.point, tracepoint.address, tracepoint.action))
+            if size and there is not None and there[1] == size:
+                self.counters.set(first, values[there[0] : there[0] + size])
+
     # End
 
-    def remove(self, target: Target) -> None:
-        """Take everything out of the code again. All threads are stopped.
+    def suspend(self, target: Target) -> None:
+        """Take everything out of the code again; it is kept for `resume`. All threads are stopped.
 
         Raises TargetBusyError if a thread stands on a jump between two others, and nothing is changed.
         """
-        items = self.functions.values()
+        if not self.is_active:
+            return
         late: list[Write] = []
         rest: list[Write] = []
-        for item in items:
+        for item in self.functions.values():
             for write in item.writes:
                 (late if write.address - self.bias in item.function.intrusive else rest).append(write.inverse)
-        stragglers = target.step_out([(write.address, write.end) for write in (*late, *rest)])
-        if stragglers:
-            raise TargetBusyError(f"thread {stragglers[0].tid} at {stragglers[0].address:#x} {stragglers[0].reason}")
+        # A thread may stand at the second of two jumps, which leads nowhere without the first.
+        self._expect_out(target, late, from_start=True)
         write_all(target.memory, late)
         write_all(target.memory, rest)
-        for item in items:
-            item.writes = item.late = ()
-            if item.state is not State.ORIGINAL:
-                item.state = State.CALLED
+        self.is_active = False
 
-    @property
-    def is_removed(self) -> bool:
-        """Whether nothing leads into the code cache any more."""
-        return not any(item.writes for item in self.functions.values())
+    def resume(self, target: Target) -> None:
+        """Write everything over the code again. All threads are stopped. Raises TargetBusyError if one is inside."""
+        if self.is_active:
+            return
+        early: list[Write] = []
+        for item in self.functions.values():
+            now = tuple(w for w in item.writes if w.address - self.bias not in item.function.intrusive)
+            early += now
+        self._expect_out(target, early)
+        write_all(target.memory, early)
+        for item in self.functions.values():
+            item.late += tuple(w for w in item.writes if w.address - self.bias in item.function.intrusive)
+            item.writes = tuple(w for w in item.writes if w not in item.late)
+        self.is_active = True
+        self.finish(target)
 
     def release(self, target: Target) -> None:
         """Give the area back. All threads are stopped. Raises TargetBusyError if one is in it."""

@@ -62,12 +62,18 @@ def program_counter(tid: int) -> int | None:
     return int(fields[-1], 16) if len(fields) >= 3 else None
 
 
-def check_traceable(pid: int) -> None:
-    """Raises what stands in the way of tracing a process, as far as it can be known before trying."""
+def check_exists(pid: int) -> dict[str, str]:
+    """The fields of its status. Raises NoProcessError if there is no such process."""
     fields = status(pid)
     if not fields or (fields.get("State", "")[:1] in "ZX" and len(tasks(pid)) < 2):
         ended = " (it has ended, and waits for its parent)" if fields else ""
         raise NoProcessError(f"process {pid}: no such process{ended}")
+    return fields
+
+
+def check_traceable(pid: int) -> None:
+    """Raises what stands in the way of tracing a process, as far as it can be known before trying."""
+    fields = check_exists(pid)
     if int(fields.get("Tgid", pid)) != pid:
         raise NoProcessError(f"process {pid}: is a thread of process {fields['Tgid']}")
     if pid == os.getpid():

@@ -24,6 +24,7 @@ class Scope:
     """The specs of a run, and which of them the executable left to libraries."""
 
     specs: Sequence[Spec]
+    """Those that are in force: they may change."""
     elsewhere: set[Spec] = field(default_factory=set)
     """Specs without a module that name no function of the executable."""
     found: set[Spec] = field(default_factory=set)

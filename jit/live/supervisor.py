@@ -7,17 +7,21 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Literal
 
+from ir.probes import CompiledProbe
+from jit.layout import CompiledFunction
 from jit.live.books import Books
-from jit.live.builder import Build, Made, Open, Opened, Settings
+from jit.live.builder import Build, Know, Made, Open, Opened, Settings
 from jit.live.errors import TargetBusyError, TargetGoneError
 from jit.live.events import Event, Execed, Exited, Forked, GroupStopped, Killed, Readable, VForked
 from jit.live.faults import PageFault, PageFaults
 from jit.live.instrumentation import Instrumentation
 from jit.live.loaded import LoadWatch, Module, executable, module_file, modules
 from jit.live.memory import AddressSpace
+from jit.live.news import News
 from jit.live.scope import Scope
 from jit.live.target import Target
 from jit.live.tracer import Tracer
@@ -44,6 +48,8 @@ class Space:
     is_new: bool
     """Whether it is followed from its first instruction."""
     main: Module | None = None
+    placed: dict[Module, int] = field(default_factory=dict)
+    """Loaded modules -> number of the plan that is in force."""
     watch: LoadWatch | None = None
     opening: set[int] = field(default_factory=set)
     """Modules whose plan is being made."""
@@ -77,8 +83,16 @@ class Supervisor:
     """Follows a process and its children. All of it runs in one thread."""
 
     def __init__(
-        self, specs: Sequence[Spec], settings: Settings, children: Children, note: Callable[[str], None]
+        self,
+        specs: Sequence[Spec],
+        settings: Settings,
+        children: Children,
+        note: Callable[[str], None],
+        *,
+        keep_modules: bool = False,
     ) -> None:
+        """`note` is called with what the user should know; `keep_modules` looks at all that is loaded even if no spec
+        asks for it: specs come later."""
         self.tracer = Tracer.current()
         self.scope = Scope(specs)
         self.children = children
@@ -90,8 +104,13 @@ class Supervisor:
         """The signal that ended it otherwise."""
         self.stopping = False
         """Set to end `run`."""
+        self.on_news: Callable[[News], None] = lambda news: None
+        """Called with what happens, for those who want to know."""
+        self._keep_modules = keep_modules
         self._note = note
         self._first: Target | None = None
+        self._held = ExitStack()
+        self._is_held = False
         self._executable = (0, 0)
         """Device and inode of the executable."""
         self._workshop = Workshop(settings)
@@ -114,9 +133,26 @@ class Supervisor:
 
     # Beginning
 
-    def spawn(self, argv: Sequence[str]) -> None:
-        """Start a program, and hold it until its own functions are ready. Raises ProbeloomError."""
-        self._begin_with(Target.spawn(argv), is_new=True)
+    def spawn(self, argv: Sequence[str], hold: bool = False) -> None:
+        """Start a program, and hold it until its own functions are ready, or with `hold` until `let_run`. Raises
+        ProbeloomError."""
+        target = Target.spawn(argv)
+        if hold:
+            self._held.enter_context(target.stopped())
+            self._is_held = True
+        self._begin_with(target, is_new=True)
+
+    def let_run(self) -> None:
+        """Let the program that `spawn` held run."""
+        self._is_held = False
+        with suppress(TargetGoneError):
+            self._held.close()
+
+    @property
+    def first_pid(self) -> int:
+        """The process that was started or attached to."""
+        assert self._first is not None
+        return self._first.pid
 
     def attach(self, pid: int) -> None:
         """Instrument a running process, which runs on. Raises ProbeloomError."""
@@ -132,7 +168,7 @@ class Supervisor:
         """Look at a program that has just been executed (`is_new`), or attached to."""
         status = target.executable.stat()
         is_own = (status.st_dev, status.st_ino) == self._executable
-        if not is_own and not self.scope.names_modules:
+        if not is_own and not self.scope.names_modules and not self._keep_modules:
             return
         main = executable(target, modules(target))
         if main is None:
@@ -142,25 +178,25 @@ class Supervisor:
         self._add(space)
         if is_new:
             space.hold.enter_context(target.stopped())
-        specs = self.scope.of_executable(main.path) if is_own else self.scope.of_other(main.path, False)
-        self._open(space, main, specs, is_new)
+        self._open(space, main, self._specs_of(space, main), is_new)
         if not space.opening:
-            self._open_others(space)
+            self._open_others(space, is_new)
             self._go_on(space)
 
     def _add(self, space: Space) -> None:
         self.spaces[space.target.memory] = space
         self.watch(space.faults.descriptor, lambda: self._on_fault(space))
 
-    def _open_others(self, space: Space) -> None:
+    def _open_others(self, space: Space, fresh: bool) -> None:
         """Once it is known what the executable leaves to them: the modules that are loaded, and word of later ones."""
-        if not self.scope.names_modules or space.watch is not None:
+        if not (self.scope.names_modules or self._keep_modules or space.placed):
             return
         with space.target.stopped():
-            space.watch = LoadWatch.install(space.target, space.faults)
+            if space.watch is None:
+                space.watch = LoadWatch.install(space.target, space.faults)
             for module in modules(space.target):
                 if module != space.main:
-                    self._open(space, module, self.scope.of_other(module.path, space.is_own), space.is_new)
+                    self._open(space, module, self._specs_of(space, module), fresh)
 
     # Modules
 
@@ -168,6 +204,9 @@ class Supervisor:
         """Instrument a module, when its plan is there."""
         file = module_file(space.target, module) if specs else None
         if file is None:
+            before = space.placed.pop(module, None)
+            if before is not None:
+                self._retried(lambda: space.instrumentation.suspend(before))
             return
         key = (module.path, module.inode, specs)
         number = self._numbers.get(key)
@@ -191,7 +230,7 @@ class Supervisor:
                 continue
             self._instrument(wanted, answer)
             if wanted.module == space.main:
-                self._open_others(space)
+                self._open_others(space, wanted.fresh)
             self._go_on(space)
 
     def _instrument(self, wanted: _Wanted, opened: Opened) -> None:
@@ -203,14 +242,42 @@ class Supervisor:
         try:
             if opened.problem is not None:
                 raise opened.problem
-            if opened.plan is not None:
-                space.instrumentation.add(opened, wanted.module.bias, fresh=wanted.fresh)
+            self._place(space, wanted, opened)
         except TargetGoneError:
             return
         except ProbeloomError as problem:
             if is_main and space.target is self._first and not self.books.accounts:
                 raise
             self._note(f"{wanted.module.path}: {problem}")
+
+    def _place(self, space: Space, wanted: _Wanted, opened: Opened) -> None:
+        """Put the plan of a module into force, instead of another if there is one."""
+        instrumentation = space.instrumentation
+        before = space.placed.get(wanted.module)
+        if before is not None and before != opened.module:
+            del space.placed[wanted.module]
+            self._retried(lambda: instrumentation.suspend(before))
+        if opened.plan is None:
+            return
+        if opened.module in instrumentation.modules:
+            self._retried(lambda: instrumentation.resume(opened.module, before))
+        else:
+            self._retried(lambda: instrumentation.add(opened, wanted.module.bias, before, fresh=wanted.fresh))
+        space.placed[wanted.module] = opened.module
+        self.books.put_in_force(opened.module)
+
+    def _retried(self, action: Callable[[], None]) -> None:
+        """Do what a thread may stand in the way of for a moment. Raises TargetBusyError if it does for long."""
+        deadline = time.monotonic() + _LEAVE
+        while True:
+            try:
+                action()
+                return
+            except TargetBusyError:
+                if time.monotonic() > deadline:
+                    raise
+            self.tracer.collect()
+            time.sleep(_RETRY / 10)
 
     def _go_on(self, space: Space) -> None:
         """Let the program, or those who loaded something, go on once all is instrumented."""
@@ -221,6 +288,41 @@ class Supervisor:
             sleeping, space.sleeping = space.sleeping, []
             for fault in sleeping:
                 space.watch.go_on(fault)
+
+    def set_specs(self, specs: Sequence[Spec]) -> None:
+        """Put other specs into force, in all processes, as soon as their plans are there. Raises ProbeloomError."""
+        self.scope.specs = specs
+        self.scope.elsewhere.clear()
+        for space in [*self.spaces.values()]:
+            if space.main is not None:
+                fresh = space.is_new and space.target is self._first and self._is_held
+                self._open(space, space.main, self._specs_of(space, space.main), fresh)
+                if not space.opening:
+                    self._open_others(space, fresh)
+
+    def know_probe(self, action: str, probe: CompiledProbe) -> None:
+        """What an action means that is not the name of a file and a function in it."""
+        self._workshop.ask(Know(action, probe))
+
+    def names_of(self, spec: Spec) -> frozenset[str]:
+        """The functions that a spec without module names in the modules that it was looked for in."""
+        return frozenset().union(*(opened.matched.get(spec, ()) for opened in self._opened.values()))
+
+    def _specs_of(self, space: Space, module: Module) -> tuple[Spec, ...]:
+        if module == space.main and space.is_own:
+            return self.scope.of_executable(module.path)
+        return self.scope.of_other(module.path, space.is_own)
+
+    def discard(self, spec: Spec) -> None:
+        """Give back the memory of plans that `spec` has a part in and that are not in force."""
+        bare = replace(spec, module="")
+        numbers = {number for (_, _, specs), number in self._numbers.items() if bare in specs}
+        for space in self.spaces.values():
+            for number in numbers & space.instrumentation.modules.keys() - set(space.placed.values()):
+                try:
+                    self._retried(partial(space.instrumentation.discard, number))
+                except TargetBusyError as problem:
+                    self._note(f"process {space.target.pid}: a code cache stays mapped: {problem}")
 
     # Functions
 
@@ -235,9 +337,14 @@ class Supervisor:
                 self._on_made(answer)
 
     def _on_made(self, answer: Made) -> None:
+        opened = self._opened.get(answer.module)
+        if opened is not None and isinstance(answer.result, CompiledFunction):
+            self._opened[answer.module] = replace(opened, ready=(*opened.ready, answer.result))
         for space in [*self.spaces.values()]:
             with suppress(TargetGoneError):
-                space.instrumentation.made(answer)
+                name = space.instrumentation.made(answer)
+                if name:
+                    self.on_news(News("instrumented", space.target.pid, name))
                 self._go_on(space)
 
     def _on_fault(self, space: Space) -> None:
@@ -247,34 +354,51 @@ class Supervisor:
                 continue
             changes = space.watch.look()
             for module in changes.unloaded:
+                space.placed.pop(module, None)
+                self.on_news(News("unloaded", space.target.pid, module.path))
                 space.instrumentation.unloaded(module.bias)
             for module in changes.loaded:
-                self._open(space, module, self.scope.of_other(module.path, space.is_own), fresh=True)
+                self.on_news(News("loaded", space.target.pid, module.path))
+                self._open(space, module, self._specs_of(space, module), fresh=True)
             space.sleeping.append(fault)
             self._go_on(space)
 
     # Events
 
-    def run(self, seconds: float | None = None) -> None:
-        """Follow until no process is left, until told to stop, or for some seconds from when all that is loaded is
-        instrumented. Raises ProbeloomError."""
-        deadline: float | None = None
+    def run(self, seconds: float | None = None, *, counted_from_start: bool = False) -> None:
+        """Follow until no process is left, until told to stop, or for some seconds: from when all that is loaded is
+        instrumented, or `counted_from_start` from now. Raises ProbeloomError."""
+        deadline = time.monotonic() + seconds if seconds is not None and counted_from_start else None
         while not self.stopping and self.tracer.threads:
-            if seconds is not None and deadline is None and all(space.is_ready for space in self.spaces.values()):
+            if seconds is not None and deadline is None and self.is_settled:
                 deadline = time.monotonic() + seconds
-            limits = [] if deadline is None else [deadline - time.monotonic()]
-            if limits and limits[0] <= 0:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
                 break
-            if any(space.instrumentation.is_unfinished for space in self.spaces.values()):
-                limits.append(_RETRY)
-            event = self.tracer.next_event(min(limits, default=None))
-            if event is not None:
-                self._handle(event)
-            for space in [*self.spaces.values()]:
-                with suppress(TargetGoneError):
-                    space.instrumentation.finish()
-                    self._go_on(space)
+            self.step(left)
         self.tracer.conclude()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that is loaded is instrumented, or waits for its first call."""
+        return all(space.is_ready for space in self.spaces.values())
+
+    def settle(self) -> None:
+        """Go on until that is so."""
+        while not self.is_settled:
+            self.step(None)
+
+    def step(self, seconds: float | None) -> None:
+        """Wait for something to happen, at most for some seconds, and do what is to be done about it."""
+        if any(space.instrumentation.is_unfinished for space in self.spaces.values()):
+            seconds = _RETRY if seconds is None else min(seconds, _RETRY)
+        event = self.tracer.next_event(seconds)
+        if event is not None:
+            self._handle(event)
+        for space in [*self.spaces.values()]:
+            with suppress(TargetGoneError):
+                space.instrumentation.finish()
+                self._go_on(space)
 
     def _handle(self, event: Event | Readable) -> None:
         match event:
@@ -288,14 +412,17 @@ class Supervisor:
                     self._on_fork(target, child)
             case Execed(target, _):
                 self._drop_empty()
+                self.on_news(News("executed", target.pid, str(target.executable.readlink())))
                 self._on_exec(target)
             case Exited(target, _, status):
                 if target is self._first:
                     self.status = status
+                self.on_news(News("exited", target.pid, status=status))
                 self._drop_empty()
             case Killed(target, _, number, _):
                 if target is self._first:
                     self.killed_by = number
+                self.on_news(News("killed", target.pid, status=number))
                 self._drop_empty()
             case GroupStopped(target, _, number):
                 if target is self._first and number == signal.SIGTSTP:
@@ -310,10 +437,11 @@ class Supervisor:
         with suppress(TargetGoneError):
             faults = PageFaults(child)
             instrumentation = space.instrumentation.in_child(child, faults, self.children)
-            own = Space(instrumentation, faults, space.is_own, space.is_new, space.main)
+            own = Space(instrumentation, faults, space.is_own, space.is_new, space.main, dict(space.placed))
             if space.watch is not None:
                 own.watch = space.watch.follow(child, faults)
             self._add(own)
+            self.on_news(News("forked", child.pid))
         self._drop_empty()
 
     def _on_exec(self, target: Target) -> None:
@@ -354,17 +482,10 @@ class Supervisor:
             for fault in space.sleeping:
                 space.watch.go_on(fault)
             space.watch.remove()
-        deadline = time.monotonic() + _LEAVE
-        while True:
-            try:
-                space.instrumentation.remove()
-                break
-            except TargetBusyError as problem:
-                if time.monotonic() > deadline:
-                    self._note(f"process {space.target.pid}: the code cache stays mapped: {problem}")
-                    break
-            self.tracer.collect()
-            time.sleep(_RETRY / 10)
+        try:
+            self._retried(space.instrumentation.remove)
+        except TargetBusyError as problem:
+            self._note(f"process {space.target.pid}: the code cache stays mapped: {problem}")
 
     def close(self) -> None:
         """End the process that compiles, when it has stored what it made."""

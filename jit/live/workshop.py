@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from codecache.worker import frame
-from jit.live.builder import Build, Failed, Made, Open, Opened, Settings
+from jit.live.builder import Build, Failed, Know, Made, Open, Opened, Settings
 from lifter.errors import ProbeloomError
 
 _LENGTH: Final = struct.Struct("<Q")
@@ -42,7 +42,7 @@ class Workshop:
         """For poll: readable when answers came."""
         return self._out
 
-    def ask(self, request: Open | Build) -> None:
+    def ask(self, request: Open | Build | Know) -> None:
         """Send a request; the answers come in the order of the requests."""
         self._send(request)
 
