@@ -65,6 +65,7 @@ class Descent:
         """Indirect jump -> its block and that block's predecessors when its table was last looked for."""
         self.bounded: set[int] = set()
         self.external: set[int] = set()
+        self.computed: set[int] = set()
         self.doomed: set[int] = set()
         self.overlaps: set[int] = set()
         """Offsets of second readings that have been dealt with."""
@@ -286,6 +287,8 @@ class Descent:
             found = resolve(self.image, self.function, chart, start, self.known_tables)
             if found.external:
                 self.external.add(jump)
+            if found.computed:
+                self.computed.add(jump)
             table, old = found.table, self.tables.get(jump)
             if table is None or (old is not None and len(old.targets) >= len(table.targets)):
                 continue
@@ -442,10 +445,10 @@ class Descent:
     def _graph(self) -> FunctionGraph:
         blocks = self._blocks()
         unresolved: list[int] = []
+        self._note_unreached()
         pending = [jump for jump in self.indirect if jump not in self.tables]
         if pending:
             unresolved = self._classify(pending, blocks)
-        self._note_unreached()
         return FunctionGraph(
             function=self.function,
             blocks=blocks,
@@ -459,28 +462,31 @@ class Descent:
         )
 
     def _classify(self, pending: list[int], blocks: Mapping[int, Block]) -> list[int]:
-        """Sort indirect jumps without a table into tail calls and unresolved ones."""
+        """Sort indirect jumps without a table into tail calls and unresolved ones.
+
+        Where data points into the function for no known reason, or where code is that nothing known reaches, such a
+        jump may well go there.
+        """
         state = depths(
             (self.base,),
             {start: block.addressed() for start, block in blocks.items()},
             {start: block.successors for start, block in blocks.items()},
         )
         enclosing = {block.last_address: block for block in blocks.values()}
-        labels = self._unexplained_labels(blocks)
+        suspect = self._unexplained_labels(blocks) or any(r.reason == UNREACHED for r in self.refusals.values())
         unresolved = []
         for jump in pending:
             block = enclosing[jump]
             depth = state.get(block.address, (None, None))[0]
-            if jump in self.external or (
-                not labels and (depth == 0 or (depth is None and is_epilogue(block.addressed())))
-            ):
+            leaves = depth == 0 or (depth is None and is_epilogue(block.addressed()))
+            if jump in self.external or (leaves and not suspect and jump not in self.computed):
                 self.tail_calls.add(jump)
             else:
                 unresolved.append(jump)
         return unresolved
 
     def _unexplained_labels(self, blocks: Mapping[int, Block]) -> bool:
-        """Whether data points into the function's middle for no known reason: an indirect jump may well go there."""
+        """Whether data points into the function's middle for no known reason."""
         explained = {self.base, *self.function.landing_pads}
         for jump, table in self.tables.items():
             if jump in self.bounded:
@@ -489,7 +495,7 @@ class Descent:
         return any(pointer not in explained and pointer in blocks for pointer in pointers)
 
     def _note_unreached(self) -> None:
-        """Report the ranges that no known jump reaches, but for padding."""
+        """Report the ranges that no known jump reaches, but for padding. Control may run out of them into a block."""
         at = self.owner.find(0)
         while 0 <= at < self.size:
             after = at
@@ -503,5 +509,6 @@ class Descent:
                     continue
                 if self.code[begin:after].strip(b"\0"):
                     self._refuse(self.base + begin, UNREACHED, self.code[begin : min(after, begin + 16)])
+                    self.entries.add(self.base + after)
                 break
             at = self.owner.find(0, after)

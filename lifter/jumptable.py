@@ -97,6 +97,8 @@ class Resolution:
     """It goes through a slot of the loader or a table of function pointers: it leaves the function."""
     bounded: bool = False
     """The table's length follows from a comparison."""
+    computed: bool = False
+    """No table was found, but the target is the sum of one's entry and a base: no pointer to a function."""
 
 
 UNKNOWN = Resolution()
@@ -199,6 +201,8 @@ class _Search:
             return replace(found, table=replace(found.table, targets=targets))
         if fixed and partial is None and not open_ended:
             return Resolution(JumpTable(self.jump, self.jump, tuple(sorted(fixed))), bounded=True)
+        if found is UNKNOWN and partial is not None and (partial.base.terms or partial.base.constant):
+            return Resolution(computed=True)
         return found
 
     def _inside(self, address: int) -> bool:
@@ -333,7 +337,7 @@ class _Search:
             if self._inside(target):
                 if not chart.plausible(target) or (high is None and not chart.looks_like_code(target)):
                     break
-            elif size == 8 and not targets and self._starts_function(target):
+            elif size == 8 and not base and not targets and self._starts_function(target):
                 return Resolution(external=True)
             elif not self._same_function(target) and (
                 # Cold parts have no name in stripped files; only whole pointers are believed without a bound.
@@ -351,7 +355,7 @@ class _Search:
         word = self.image.words.get(address) if size == 8 else None
         if word is None:
             word = int.from_bytes(self.image.read(address, size), "little", signed=signed)
-        return base + word
+        return (base + word) & (1 << 64) - 1
 
     def _starts_function(self, target: int) -> bool:
         found = self.image.function_at(target)
@@ -391,7 +395,5 @@ def _shape_of(target: Value) -> _Shape | None:
         index = Value(0, frozenset((term, factor // load.size) for term, factor in indexed))
         table = load.address.plus(index, -load.size)
         base = target.plus(of_atom(atom), -1)
-        if load.size == 8 and (base.terms or base.constant):
-            continue
         return _Shape(load.size, signed, table, index, base)
     return None

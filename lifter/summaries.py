@@ -63,6 +63,9 @@ Summary = tuple[int, int]
 
 UNKNOWN_CALLEE: Final[Summary] = (TRACKED, 0)
 ABI_CALLEE: Final[Summary] = (ARGUMENTS, CLOBBERED)
+INDIRECT_CALLEE: Final[Summary] = (ARGUMENTS | CALLEE_SAVED, 0)
+"""It may be a function of the image, with which the compiler has agreed on more than the ABI says: gcc's -fipa-ra keeps
+values in registers that the callee leaves alone, Swift passes arguments in callee-saved ones."""
 
 
 def import_summary(name: str) -> Summary:
@@ -209,7 +212,7 @@ def _end(image: Image, piece: Piece, number: int, block: Block) -> None:
             piece.foreign_calls.append(number)
             piece.opaque[number] = True
             name = import_of(image, last, block.end)
-            piece.summary[number] = import_summary(name) if name else ABI_CALLEE
+            piece.summary[number] = import_summary(name) if name else INDIRECT_CALLEE
         else:
             _leave_unknown(piece, number)
     elif where in graph.tail_calls:
@@ -230,13 +233,7 @@ def _outside_call(image: Image, graph: FunctionGraph, block: Block) -> Summary:
     if last.flow is Flow.CALL:
         return import_summary(image.plt[graph.callees[where]])
     name = import_of(image, last, block.end)
-    if name is not None:
-        return import_summary(name)
-    operand = last.memory_operand
-    if operand == Mem(RAX, None, 1, 0, 64):
-        # `call *(%rax)` may be a TLS descriptor's, which changes nothing but RAX and flags.
-        return ARGUMENTS, gpr(RAX) | ARITHMETIC_FLAGS
-    return ABI_CALLEE
+    return import_summary(name) if name is not None else INDIRECT_CALLEE
 
 
 def _returns_elsewhere(graph: FunctionGraph, addresses: Sequence[int]) -> Iterator[int]:

@@ -44,6 +44,7 @@ FLAVOURS: Mapping[str, tuple[str, ...]] = {
     "ubsan": ("-fsanitize=undefined",),
     "thunks": ("-mindirect-branch=thunk", "-mfunction-return=thunk"),
     "retpoline": ("-mretpoline",),
+    "large": ("-mcmodel=large",),
 }
 """Further ways to build C and C++, one at a time on top of -O2: name -> compiler and linker flags."""
 

@@ -276,6 +276,8 @@ def test_jumps_into_other_functions_are_entries_there(tmp_path: Path) -> None:
         ("push %rbp\nmov %rsp,%rbp\nsub $64,%rsp\nmov (%rdi),%rax\nleave\njmp *%rax", True),
         ("sub $8,%rsp\nmov (%rdi),%rax\njmp *%rax\nadd $8,%rsp\nret", False),
         ("jmp *handlers(,%rdi,8)", True),
+        ("mov %rsi,%rax\nadd (%rdi,%rdx,8),%rax\njmp *%rax", False),
+        ("mov (%rdi),%rax\njmp *%rax\nxor %eax,%eax\n1: dec %edi\njne 1b\nret", False),
     ],
 )
 def test_indirect_tail_calls(tmp_path: Path, body: str, tail: bool) -> None:
@@ -287,7 +289,20 @@ def test_indirect_tail_calls(tmp_path: Path, body: str, tail: bool) -> None:
     assert not graph.tables
 
 
+@pytest.mark.needs("gcc")
+def test_unreached_code_may_run_into_a_block(tmp_path: Path) -> None:
+    body = "test %edi,%edi\njne 1f\nret\nlost: inc %eax\n1: inc %eax\nret"
+    image, symbols = assemble(tmp_path, function("_start", body), "-static-pie")
+    graph = graphs_of(image)[symbols["_start"]]
+    assert [refusal.reason for refusal in graph.refusals] == [UNREACHED]
+    assert graph.refusals[0].address + 2 in graph.entries
+
+
 TABLES = {
+    "far": (
+        "and $3,%edi\nlea table(%rip),%rdx\nadd (%rdx,%rdi,8),%rdx\nnop\njmp *%rdx",
+        ".quad 1f-table, 2f-table, 3f-table, 2f-table",
+    ),
     "relative": (
         "cmp $3,%edi\nja 9f\nmov %edi,%edi\nlea table(%rip),%rdx\nmovslq (%rdx,%rdi,4),%rax\nadd %rdx,%rax\n"
         "notrack jmp *%rax",

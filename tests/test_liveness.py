@@ -78,6 +78,15 @@ def test_a_return_to_elsewhere_keeps_everything(tmp_path: Path, end: str) -> Non
 
 
 @pytest.mark.needs("gcc")
+def test_an_indirect_call_may_keep_what_the_compiler_knows_that_it_keeps(tmp_path: Path) -> None:
+    text = function(
+        "_start", "lea callee(%rip),%rcx\nbefore: call *%rcx\nmov %r11,(%r9)\nmov $60,%eax\nsyscall\n9: jmp 9b"
+    ) + function("callee", "mov %r13,8(%rdi)\nret")
+    liveness, graphs, symbols = analysed(tmp_path, text)
+    assert at(liveness, graphs, symbols, "before") & mask("r11 r9 r13 rdi") == mask("r11 r9 r13 rdi")
+
+
+@pytest.mark.needs("gcc")
 def test_a_register_overwritten_on_some_paths_only_is_not_killed(tmp_path: Path) -> None:
     text = function("_start", "before: call callee\nmov %rbx,(%r9)\nmov $60,%eax\nsyscall\n9: jmp 9b") + function(
         "callee", "test %edi,%edi\nje 1f\nxor %ebx,%ebx\n1: ret"

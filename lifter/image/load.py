@@ -22,7 +22,7 @@ from lifter.image.types import Function, Image, Kind
 from lifter.image.unwind import read_frames, read_landing_pads
 
 _DT_NEEDED, _DT_STRTAB, _DT_STRSZ, _DT_SONAME, _DT_FLAGS_1 = 1, 5, 10, 14, 0x6FFFFFFB
-_DT_INIT, _DT_FINI = 12, 13
+_DT_PLTGOT, _DT_INIT, _DT_FINI = 3, 12, 13
 _ARRAYS: Final = ((25, 27), (26, 28), (32, 33))
 """Dynamic tags of address and size of init_array, fini_array and preinit_array."""
 _ARRAY_SECTIONS: Final = (".init_array", ".fini_array", ".preinit_array", ".ctors", ".dtors")
@@ -178,7 +178,7 @@ def _resolver_names(relocations: Relocations, table: FunctionTable) -> dict[int,
 def _referred(elf: ElfFile, kind: Kind, relocations: Relocations) -> npt.NDArray[np.int64]:
     """Code addresses that relocations, instructions and (in images at fixed addresses) data refer to, sorted."""
     fixed = kind is Kind.FIXED
-    parts = [relocations.pointers, scan.computed_addresses(elf.segments, fixed)]
+    parts = [relocations.pointers, scan.computed_addresses(elf.segments, fixed, elf.dynamic_value(_DT_PLTGOT))]
     if fixed:
         parts.append(scan.data_pointers(elf.segments))
     found = np.unique(np.concatenate(parts)).astype(np.int64)

@@ -67,9 +67,12 @@ def direct_branches(segments: Sequence[Segment]) -> BranchTargets:
     return BranchTargets(target[order], site[order], np.concatenate(calls)[order])
 
 
-def computed_addresses(segments: Sequence[Segment], fixed: bool) -> Addresses:
+def computed_addresses(segments: Sequence[Segment], fixed: bool, got: int = 0) -> Addresses:
     """Code addresses that instructions may compute: targets of `lea reg, [rip + d]`, and where the image is
-    `fixed` at its addresses also 32-bit and 64-bit immediates of mov and push that point into code."""
+    `fixed` at its addresses also 32-bit and 64-bit immediates of mov and push that point into code.
+
+    In the large code model they are 64-bit immediates relative to `got`, the global offset table (0: there is none).
+    """
     found = [np.zeros(0, np.int64)]
     for segment, code in _code(segments):
         words = _words(code)
@@ -80,6 +83,11 @@ def computed_addresses(segments: Sequence[Segment], fixed: bool) -> Addresses:
         modrm = np.flatnonzero((code[1 : len(words)] & 0xC7 == 0x05) & (code[: len(words) - 1] == 0x8D)) + 1
         modrm = modrm[modrm + 1 < len(words)]
         found.append(words[modrm + 1].astype(np.int64) + (modrm + 5 + segment.address))
+        starts = len(words) - 6  # of `movabs`, both words of its immediate inside
+        if 0 < got < ADDRESS_LIMIT and starts > 0:
+            far = np.flatnonzero((code[1 : starts + 1] & 0xF8 == 0xB8) & (code[:starts] & 0xFE == 0x48)) + 2
+            low, high = words[far].astype(np.int64), words[far + 4]
+            found.append(low[high == low >> 63] + got)
         if fixed:
             found.append(words[_immediates(code[: len(words)])].astype(np.int64) & 0xFFFFFFFF)
     target = np.concatenate(found)
