@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from bench.measure import Command
 from bench.workloads import Workload, build
@@ -24,6 +25,15 @@ class Setup:
     jobs: int
     scratch: Path
     """For files of this run alone: rewritten programs, profiles."""
+    closing: ExitStack = field(default_factory=ExitStack)
+    """What must be undone when the run ends."""
+    reports: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    """By contender and class: what the engine reports of a rewrite."""
+
+    def place(self, workload: Workload, tool: str) -> Path:
+        """Where a tool writes its instrumented program."""
+        name = f"{workload.name}.{tool}".translate(str.maketrans("/ ()", "----"))
+        return self.scratch / name
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,8 @@ class Contender:
     """The instrumented program's command, without the workload's arguments. Raises UnavailableError."""
     compiler: str = "gcc"
     """Of the original that it is compared with."""
+    slow: bool = False
+    """Whether it is given little work and few runs."""
 
 
 def original(workload: Workload, setup: Setup, compiler: str = "gcc") -> Command:
@@ -51,8 +63,9 @@ def _probeloom(
     plan = Binary.open(binary).instrument(specs[0])
     for spec in specs[1:]:
         plan = plan.instrument(spec)
-    output = setup.scratch / f"{workload.name}.{name}".replace("/", "-").replace(" ", "-")
-    plan.rewrite(output, jobs=setup.jobs, liveness=liveness, bare=bare)
+    output = setup.place(workload, name)
+    result = plan.rewrite(output, jobs=setup.jobs, liveness=liveness, bare=bare)
+    setup.reports[name, workload.name] = result.report
     return Command((str(output),), {} if bare else {"PROBELOOM_DATA": f"{output}.data"})
 
 
@@ -74,11 +87,3 @@ def own(liveness: Liveness) -> tuple[Contender, ...]:
             name = f"probeloom {kind}" + (" (strict)" if liveness == "strict" else "")
             found.append(Contender(name, counts, partial(_probeloom, specs, bare, liveness, name)))
     return tuple(found)
-
-
-def _gcc_coverage(workload: Workload, setup: Setup) -> Command:
-    program = build(workload, setup.cache, "gcc", ("--coverage",))
-    return Command((str(program),), {"GCOV_PREFIX": str(setup.scratch / "gcov")})
-
-
-COMPILERS: Final = (Contender("gcc --coverage", "blocks", _gcc_coverage),)

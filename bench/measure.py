@@ -19,6 +19,9 @@ class Outcome:
     """Seconds of user time, from the kernel's accounting of the process and its children."""
     status: int
     output: bytes
+    errors: bytes = b""
+    problem: str = ""
+    """What went wrong with the tool, if it knows; '' for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +39,29 @@ class Command:
 
 
 def run(command: Command, directory: Path, core: int) -> Outcome:
-    """Run a command in `directory` on one core. Its standard output is kept; standard error is not."""
+    """Run a command in `directory` on one core. What it prints is kept."""
     if command.run is not None:
         return command.run(command, directory, core)
-    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "HOME": str(directory), **command.environment}
-    with tempfile.TemporaryFile() as output:
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         running = subprocess.Popen(
             command.argv,
             cwd=directory,
-            env=environment,
+            env={**clean_environment(directory), **command.environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.DEVNULL,
+            stderr=errors,
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
         )
         _, status, usage = os.wait4(running.pid, 0)
         running.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
-        return Outcome(usage.ru_utime, running.returncode, output.read())
+        errors.seek(0)
+        return Outcome(usage.ru_utime, running.returncode, output.read(), errors.read())
+
+
+def clean_environment(directory: Path) -> dict[str, str]:
+    """What programs are given: nothing of this process's own settings."""
+    return {"PATH": os.environ["PATH"], "LC_ALL": "C", "HOME": str(directory)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,8 @@ def alternate(
 
 
 def _difference(expected: Outcome, got: Outcome) -> str:
+    if got.problem:
+        return got.problem
     if got.status != expected.status:
         return f"exits {got.status} instead of {expected.status}"
     return "" if got.output == expected.output else "output differs from the original's"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench.measure import Series
+from bench.micro import Cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,10 @@ class Results:
     """Wrong outputs."""
     unavailable: dict[str, str] = field(default_factory=dict)
     """What could not be measured here, and why."""
+    costs: list[Cost] = field(default_factory=list)
+    """Of one probe."""
+    sizes: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By contender and class: bytes in the code cache for one byte of lifted code."""
 
     def tools(self) -> list[str]:
         """Names of the contenders measured, in the order they were first."""
@@ -71,13 +76,25 @@ class Results:
             "machine": dict(self.machine),
             "measurements": [m.as_json for m in self.measurements],
             "geometric_means": {tool: round(mean, 4) for tool, mean in means.items()},
+            "nanoseconds_a_call": [asdict(cost) for cost in self.costs],
+            "code_size": self.sizes,
             "problems": self.problems,
             "unavailable": self.unavailable,
         }
         return json.dumps(content, indent=1) + "\n"
 
     def to_text(self) -> str:
-        """The table: user time against the uninstrumented program, medians and spreads."""
+        """The tables."""
+        parts = [self._ratios()] if self.measurements else []
+        if self.costs:
+            parts.append(_costs(self.costs))
+        if self.sizes:
+            parts.append(self._sizes())
+        left_out = [f"wrong: {problem}" for problem in self.problems]
+        left_out += [f"not measured: {what}: {why}" for what, why in self.unavailable.items()]
+        return "\n\n".join([*parts, "\n".join(left_out)] if left_out else parts) + "\n"
+
+    def _ratios(self) -> str:
         tools = self.tools()
         counts = {m.tool: m.counts for m in self.measurements}
         width = max((len(tool) for tool in tools), default=4)
@@ -93,9 +110,24 @@ class Results:
             mean = self.mean(tool)
             last = f"{mean:9.3f}" if mean is not None else f"{'-':>9}"
             lines.append(f"{tool:{width}}  {counts[tool]:{kinds}}" + "".join(f"  {cell:>13}" for cell in cells) + last)
-        lines += [f"wrong: {problem}" for problem in self.problems]
-        lines += [f"not measured: {what}: {why}" for what, why in self.unavailable.items()]
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines)
+
+    def _sizes(self) -> str:
+        width = max(len(tool) for tool in self.sizes)
+        lines = ["Bytes of code in the cache for one of code lifted", ""]
+        lines.append(f"{'probes':{width}}" + "".join(f"  {name:>11}" for name in self.classes))
+        for tool, sizes in self.sizes.items():
+            cells = [f"{sizes[name]:.2f}" if name in sizes else "-" for name in self.classes]
+            lines.append(f"{tool:{width}}" + "".join(f"  {cell:>11}" for cell in cells))
+        return "\n".join(lines)
+
+
+def _costs(costs: Sequence[Cost]) -> str:
+    width = max(len(cost.tool) for cost in costs)
+    kinds = max(len(cost.counts) for cost in costs)
+    lines = ["Nanoseconds added to a call of a tiny function: median of the differences of pairs, half their range", ""]
+    lines += [f"{c.tool:{width}}  {c.counts:{kinds}}  {c.nanoseconds:10,.2f} ±{c.spread:.2f}" for c in costs]
+    return "\n".join(lines)
 
 
 def _cell(measurement: Measurement | None) -> str:

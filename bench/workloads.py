@@ -141,3 +141,16 @@ def build(
             )
         temporary.rename(folder / name)
     return folder / name
+
+
+def compile_helper(cache: Path, name: str) -> Path:
+    """A shared library made from one of the programs here that tools are given. Raises UnavailableError."""
+    source = PROGRAMS / name
+    digest = hashlib.sha256(_compiler_version("gcc").encode() + source.read_bytes()).hexdigest()
+    library = cache.absolute() / "build" / digest[:20] / f"{source.stem}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        temporary = library.with_suffix(f".{os.getpid()}.tmp")
+        subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", temporary, source], check=True)
+        temporary.rename(library)
+    return library

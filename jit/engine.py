@@ -160,7 +160,7 @@ class _Build:
             kept = [item for index, item in enumerate(kept) if index not in laid.failures]
         patches = trampolines(self.image.read, (function for _, function in kept), laid.places)
         overlay = Overlay(code_address, laid.code, data_address, datafile.encode(layout), patches)
-        report = self._report([work for work, _ in kept], tracepoints)
+        report = self._report([work for work, _ in kept], tracepoints, len(laid.code))
         return Built(overlay, tuple(tracepoints), tuple(self.refusals), report)
 
     def _nothing_left(self) -> str:
@@ -173,12 +173,15 @@ class _Build:
         self,
         works: Sequence[Work],
         tracepoints: Sequence[Tracepoint],
+        cache_bytes: int,
     ) -> dict[str, Any]:
         regions = [region for work in works for region in work.code.all_regions]
         lifted = sum(region.lifted for region in regions)
         verbatim = sum(region.verbatim for region in regions)
         graphs = [work.plan.graph for work in works]
         total = sum(len(block.instructions) for graph in graphs for block in graph.blocks.values())
+        regions_planned = (region for work in works for region in work.plan.regions)
+        blocks = {(block.address, block.lifted_end) for region in regions_planned for block in region.blocks}
         return {
             "functions": {
                 "total": len(self.image.functions),
@@ -190,6 +193,7 @@ class _Build:
                 "instrumented": len(tracepoints),
             },
             "instructions": {"lifted": lifted, "verbatim": verbatim, "native": total - lifted - verbatim},
+            "bytes": {"lifted": sum(end - start for start, end in blocks), "cache": cache_bytes},
             "refused": [
                 {"function": refusal.function, "address": refusal.address, "reason": refusal.reason}
                 for refusal in self.refusals

@@ -164,11 +164,12 @@ def test_rewrite_run_report(words: Path, cli: Cli) -> None:
     assert re.match(r"out: \d+ of \d+ tracepoints in \d+ of \d+ functions; ", done.out.splitlines()[-1])
     report = json.loads((cli.directory / "report.json").read_text())
     assert report.keys() == {
-        "functions", "tracepoints", "instructions", "refused", "seconds", "cache"
+        "functions", "tracepoints", "instructions", "bytes", "refused", "seconds", "cache"
     }  # fmt: skip
     assert report["functions"].keys() == {"total", "selected", "instrumented"}
     assert report["tracepoints"].keys() == {"selected", "instrumented"}
     assert report["instructions"].keys() == {"lifted", "verbatim", "native"}
+    assert 0 < report["bytes"]["lifted"] < 2 * report["bytes"]["cache"]
     assert report["cache"].keys() == {"hits", "misses"} and report["cache"]["hits"] == 0
     assert all(entry.keys() == {"function", "address", "reason"} for entry in report["refused"])
 
