@@ -207,7 +207,6 @@ def coverage(
         list[Path] | None, typer.Option(metavar="FILE", help="A data file of a run with its blocks counted.")
     ] = None,
     forms: Annotated[int, typer.Option(metavar="N", min=0, help="How many native forms to show.")] = 12,
-    jobs: Jobs = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show how many instructions are lifted, carried and native.
@@ -216,7 +215,7 @@ def coverage(
     """
     from jit.commands.coverage import run
 
-    run(binaries, data or [], forms, job_count(jobs), as_json)
+    run(binaries, data or [], forms, as_json)
 
 
 add_live_commands(app)

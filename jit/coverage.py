@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from jit.report import Report
@@ -14,14 +12,8 @@ from lifter.cfg import build_all
 from lifter.coverage import BY_DESIGN, Figures, Form, Holding, add_up, count_blocks
 from lifter.decode import decode_run
 from lifter.errors import RefusedError
-from lifter.image.load import open_image
 from lifter.image.types import Image
 from lifter.instruction import Instruction
-
-_CHUNK: Final = 3000
-"""Functions whose graphs are made together."""
-_LEAST_FOR_PROCESSES: Final = 4000
-"""Functions from which several processes are worth starting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,37 +29,11 @@ class Coverage:
     """Over those that a run executed, as often as it did."""
 
 
-def measure(image: Image, jobs: int = 1) -> Figures:
-    """Figures over every instruction of the functions of `image`, in up to `jobs` processes."""
-    functions = [index for index, function in enumerate(image.functions) if function.refusal is None]
-    chunks = [functions[at : at + _CHUNK] for at in range(0, len(functions), _CHUNK)]
-    total = Figures()
-    if jobs == 1 or len(functions) < _LEAST_FOR_PROCESSES:
-        found: Iterator[Figures] = (_measure(image, chunk) for chunk in chunks)
-        for figures in found:
-            total.forms.update(figures.forms)
-        return total
-    with ProcessPoolExecutor(jobs, initializer=_open, initargs=(image.path,)) as pool:
-        for figures in pool.map(_measure_opened, chunks):
-            total.forms.update(figures.forms)
-    return total
-
-
-def _measure(image: Image, indexes: Sequence[int]) -> Figures:
-    graphs = build_all(image, [image.functions[index] for index in indexes])
+def measure(image: Image) -> Figures:
+    """Figures over every instruction that the analysis finds in the functions of `image`."""
+    # All of them together, since functions have parts that only others jump to.
+    graphs = build_all(image, [function for function in image.functions if function.refusal is None])
     return count_blocks(block for graph in graphs.values() for block in graph.blocks.values())
-
-
-_opened: list[Image] = []
-"""In a process of the pool: the image that it works on."""
-
-
-def _open(path: Path) -> None:
-    _opened[:] = [open_image(path)]
-
-
-def _measure_opened(indexes: Sequence[int]) -> Figures:
-    return _measure(_opened[0], indexes)
 
 
 def measure_run(image: Image, report: Report) -> Figures:

@@ -12,6 +12,7 @@ import pytest
 
 from fuzz.assembler import assemble
 from jit.coverage import measure
+from lifter.cfg import build_graph
 from lifter.coverage import Holding, add_up, form_of
 from lifter.decode import decode
 from lifter.image.load import open_image
@@ -77,13 +78,22 @@ def tool(*arguments: object, **variables: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
 
 
-def test_processes_find_the_same(words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = open_image(words)
-    alone = measure(image)
-    monkeypatch.setattr("jit.coverage._LEAST_FOR_PROCESSES", 1)
-    monkeypatch.setattr("jit.coverage._CHUNK", 5)
-    several = measure(image, 2)
-    assert several.forms == alone.forms
+def test_parts_that_only_other_functions_jump_to_are_found(tmp_path: Path) -> None:
+    """f.cold has two parts, and f jumps to each of them."""
+    require("gcc", "strip")
+    source = """__attribute__((cold, noinline)) void c(int *x) { *x *= 3; }
+    __attribute__((noinline)) int f(int x, int y) {
+      if (x == 7) { c(&x); x /= 5; }
+      if (y == 9) { c(&y); y /= 7; }
+      return x - y; }
+    int main(int n, char **v) { (void)v; return f(n, n + 1); }
+    """
+    (tmp_path / "parts.c").write_text(source)
+    program = tmp_path / "parts"
+    subprocess.run(["gcc", "-O2", "-s", "-o", program, tmp_path / "parts.c"], check=True)
+    image = open_image(program)
+    alone = [block for function in image.functions for block in build_graph(image, function).blocks.values()]
+    assert measure(image).instructions > sum(len(block.instructions) for block in alone)
 
 
 def test_figures_of_a_program_and_of_a_run(words: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lifter.image.load import open_image
 from lifter.image.types import Image
 
 
-def run(binaries: Sequence[Path], data: Sequence[Path], forms: int, jobs: int, as_json: bool) -> None:
+def run(binaries: Sequence[Path], data: Sequence[Path], forms: int, as_json: bool) -> None:
     """Print the figures of all `binaries`. Raises ProbeloomError."""
     images = [open_image(binary) for binary in binaries]
     reports = {image.path: found for image, found in _matched(images, [load_report(path) for path in data])}
@@ -22,7 +22,7 @@ def run(binaries: Sequence[Path], data: Sequence[Path], forms: int, jobs: int, a
     for image in images:
         report = reports.get(image.path)
         executed = measure_run(image, report) if report is not None else None
-        coverages.append(Coverage(str(image.path), image.build_id, measure(image, jobs), executed))
+        coverages.append(Coverage(str(image.path), image.build_id, measure(image), executed))
     if as_json:
         print(json.dumps([to_dict(coverage, forms) for coverage in coverages], indent=1))
     else:
