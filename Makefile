@@ -17,9 +17,9 @@ MATRIX_ARGS ?=
 REALWORLD_ARGS ?=
 BENCH_ARGS ?=
 
-# What the tests run, by Debian's names, and the command each brings.
+# What the tests run, by Debian's names, and the command (or file) that each brings.
 PACKAGES := gcc:gcc g++:g++ clang:clang lld:ld.lld llvm:llvm-strip rustc:rustc musl-tools:musl-gcc \
-	binutils:objdump elfutils:eu-strip valgrind:valgrind gdb:gdb csmith:csmith \
+	binutils:objdump elfutils:eu-strip valgrind:valgrind gdb:gdb csmith:csmith libcsmith-dev:/usr/include/csmith/csmith.h \
 	gzip:gzip xz-utils:xz bzip2:bzip2 gawk:gawk perl:perl openssl:openssl sqlite3:sqlite3 lua5.4:lua5.4 python3-minimal:/usr/bin/python3
 
 help:
@@ -56,7 +56,7 @@ demo: $(VENV)/installed
 
 # As root, install what is missing; otherwise name it in one line. The tests fail (in CI) or skip with a reason after that.
 packages:
-	@missing=(); for pair in $(PACKAGES); do command -v "$${pair##*:}" > /dev/null || missing+=("$${pair%%:*}"); done; \
+	@missing=(); for pair in $(PACKAGES); do command -v "$${pair##*:}" > /dev/null || [ -f "$${pair##*:}" ] || missing+=("$${pair%%:*}"); done; \
 	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
 	if [ "$$(id -u)" -eq 0 ] && command -v apt-get > /dev/null; then \
 	  echo "installing $${missing[*]}"; \

@@ -7,7 +7,7 @@ and after the arrow everything that the code changes, `rip` where it jumps (the 
 `[stack+8]` are words of 64 bits in memory; `data` is also the initial rdi and `stack` the initial rsp; all else is 0,
 but for `mxcsr`, which is 0x1f80. Vectors can be given as floats, lowest first: `xmm0=1.5d,-0d` or `ymm1=0.1s,nan`. A
 line that begins with `!` is code that must stay native. `python -m fuzz.cases --bless FILES` writes the processor's
-answers behind the arrows.
+answers behind the arrows. Cases that fuzzing found may have `x87` (as in `State.x87`), too.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from fuzz.assembler import assemble
 from fuzz.lifted import Case, Prepared, decode_all, first_difference, lift, prepare, run_both, undefined_after
 from fuzz.native import CODE_ADDRESS, DATA, STACK, NativeOracle
 from fuzz.rows import REGIONS
-from fuzz.state import DEFAULT_MXCSR, FIXED_FLAGS, Batch, Results, State, memory_places
-from lifter.errors import ProbeloomError
+from fuzz.state import DEFAULT_MXCSR, DEFAULT_X87, FIXED_FLAGS, Batch, Results, State, memory_places
+from lifter.errors import UsageError
 from lifter.registers import ARITHMETIC_FLAGS, FLAG_SHIFT, GPR_NAMES, RDI, RSP, bits, names
 
 PLACES: Final = {"data": DATA.address + 0x400, "stack": STACK.address + 0x800}
@@ -38,7 +38,7 @@ _VECTORS: Final = {"xmm": 16, "ymm": 32}
 _MASK: Final = 2**64 - 1
 
 
-class CaseError(ProbeloomError):
+class CaseError(UsageError):
     """A line that is no case."""
 
 
@@ -69,15 +69,20 @@ def read(path: Path) -> list[Line | str]:
         stripped = text.strip()
         if not stripped or stripped.startswith("#"):
             found.append(text)
-        elif stripped.startswith("!"):
-            found.append(Line(stripped[1:].strip(), "", "", True, place))
         else:
-            code, bar, rest = stripped.partition("|")
-            if not bar:
-                raise CaseError(f"{place}: no '|' between code and state: {stripped}")
-            given, _, expected = rest.partition("=>")
-            found.append(Line(code.strip(), given.strip(), expected.strip(), False, place))
+            found.append(parse_line(stripped, place))
     return found
+
+
+def parse_line(text: str, place: str) -> Line:
+    """One case; `place` says where it stands. Raises `CaseError`."""
+    if text.startswith("!"):
+        return Line(text[1:].strip(), "", "", True, place)
+    code, bar, rest = text.partition("|")
+    if not bar:
+        raise CaseError(f"{place}: no '|' between code and state: {text}")
+    given, _, expected = rest.partition("=>")
+    return Line(code.strip(), given.strip(), expected.strip(), False, place)
 
 
 def _number(text: str, place: str) -> int:
@@ -96,7 +101,7 @@ def state_of(line: Line) -> State:
     gprs[RDI], gprs[RSP] = PLACES["data"], PLACES["stack"]
     flags = FIXED_FLAGS
     vectors = bytearray(512)
-    mxcsr = DEFAULT_MXCSR
+    mxcsr, x87 = DEFAULT_MXCSR, DEFAULT_X87
     memory = {region.address: bytearray(region.size) for region in (DATA, STACK)}
     for item in line.given.split():
         name, _, text = item.partition("=")
@@ -109,6 +114,8 @@ def state_of(line: Line) -> State:
             vectors[at : at + size] = _vector(text, size, line.place)
         elif name == "mxcsr":
             mxcsr = _number(text, line.place)
+        elif name == "x87":
+            x87 = bytes.fromhex(text)
         elif name[:1] == "[" and name[-1:] == "]":
             address = _number(name[1:-1], line.place)
             region = next((region for region in (DATA, STACK) if region.address <= address < region.end), None)
@@ -119,7 +126,7 @@ def state_of(line: Line) -> State:
         else:
             raise CaseError(f"{line.place}: no such register: {name}")
     contents = {address: bytes(content) for address, content in memory.items()}
-    return State(tuple(gprs), flags, vectors=bytes(vectors), mxcsr=mxcsr, memory=contents)
+    return State(tuple(gprs), flags, 0, bytes(vectors), mxcsr, x87, contents)
 
 
 def _vector(text: str, size: int, place: str) -> bytes:
@@ -179,6 +186,36 @@ def _changed_vectors(before: Batch, after: Batch) -> list[str]:
     return found
 
 
+def line_of(code: bytes, state: Batch) -> Line:
+    """The case of some code and one state (a batch of one): `state_of` gives the state again."""
+    given = []
+    for index, value in enumerate(state.gprs[0]):
+        start = {RDI: PLACES["data"], RSP: PLACES["stack"]}.get(index, 0)
+        if int(value) != start:
+            given.append(f"{GPR_NAMES[index]}={_relative(int(value))}")
+    flags = int(state.flags[0])
+    given += [f"{name}=1" for name, shift in _FLAGS.items() if flags >> shift & 1]
+    for index in range(16):
+        low, high = state.xmm[0, index].tobytes(), state.ymm_high[0, index].tobytes()
+        if any(high):
+            given.append(f"ymm{index}={int.from_bytes(low + high, 'little'):#x}")
+        elif any(low):
+            given.append(f"xmm{index}={int.from_bytes(low, 'little'):#x}")
+    if int(state.mxcsr[0]) != DEFAULT_MXCSR:
+        given.append(f"mxcsr={int(state.mxcsr[0]):#x}")
+    if state.x87[0].tobytes() != DEFAULT_X87:
+        given.append(f"x87={state.x87[0].tobytes().hex()}")
+    places, _ = memory_places(REGIONS)
+    for name, address in PLACES.items():
+        region = DATA if name == "data" else STACK
+        start = places[region.address]
+        words = state.memory[0, start : start + region.size].view(np.uint64)
+        for word in np.flatnonzero(words):
+            offset = region.address + 8 * int(word) - address
+            given.append(f"[{name}{offset:+d}]={int(words[word]):#x}".replace("+0]", "]"))
+    return Line(code.hex(), " ".join(given), "", False, "fuzz")
+
+
 def _relative(value: int) -> str:
     for name, address in PLACES.items():
         if abs(value - address) < 0x100:
@@ -216,7 +253,7 @@ def run(lines: Sequence[Line], oracle: NativeOracle) -> list[Answer]:
         before = Batch.of([state_of(line)], REGIONS)
         original, other = run_both(found, before, oracle)
         problem = first_difference(found, before, original, other)
-        answers[index] = Answer(line, outcome(found, before, original), problem or "")
+        answers[index] = Answer(line, outcome(found, before, original), "" if problem is None else problem.what)
     return [answers[index] for index in range(len(lines))]
 
 

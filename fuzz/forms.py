@@ -249,6 +249,7 @@ def verbatim_forms() -> list[str]:
     forms += ["cmpxchg16b xmmword ptr [rdi]", "lock cmpxchg16b xmmword ptr [rsp + 16]"]
     forms += ["movd xmm0, eax", "movq rax, xmm1", "cvttsd2si rax, xmm0", "cvtsi2sd xmm0, rbx", "pmovmskb eax, xmm0"]
     forms += ["shld ax, bx, 16", "shrd ax, bx, cl", "67d7", "64d7", "movnti dword ptr [rsp + 16], ebx"]
+    forms += ["67480fab1f", "670fa31f"]
     for place in places:
         forms += [f"movups xmm1, xmmword ptr {place}", f"movups xmmword ptr {place}, xmm1"]
         forms += [f"addsd xmm0, qword ptr {place}", f"pshufd xmm2, xmmword ptr {place.replace('+ 16', '+ 20')}, 27"]

@@ -8,18 +8,19 @@ exits of the region lead where the original ends, so that equal runs end at equa
 from __future__ import annotations
 
 import random
-import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codecache import CompiledRegion, CompileFailure, LinkFailure, compile_batch
+from codecache import CompiledRegion, CompileFailure, LinkFailure, RegionSource, compile_batch
 from codecache import place as place_region
-from fuzz.native import CODE_ADDRESS, DATA, STACK, NativeOracle
+from fuzz import differences
+from fuzz.differences import Describer, Found, Watch
+from fuzz.native import CODE_ADDRESS, STACK
 from fuzz.placing import place
 from fuzz.rows import READ_ONLY, REGIONS, addresses_of
 from fuzz.state import Batch, Results
@@ -37,7 +38,6 @@ from lifter.registers import (
     CF,
     DF,
     FLAG_SHIFT,
-    GPR_NAMES,
     GPRS,
     OF,
     PF,
@@ -47,7 +47,6 @@ from lifter.registers import (
     RSP,
     SF,
     ZF,
-    bits,
     names,
 )
 from lifter.x86.emit import width_of
@@ -62,11 +61,7 @@ RED_ZONE: Final = 128
 _POOL_SIZE: Final = 512
 _ROOM_BELOW, _ROOM_ABOVE = 1024, 256
 """Of the stack, in bytes: frames, slots and pushes fit into it."""
-_FIP: Final = slice(6, 16)
-"""Opcode and address of the last x87 instruction, which is the lifted code's own, in `Batch.x87`."""
 _SHIFTS: Final = frozenset(("shl", "shr", "sar", "rol", "ror", "rcl", "rcr", "shld", "shrd"))
-_KERNEL_CODE: Final = 128
-"""si_code of a fault for which the processor gives no address (not canonical)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +129,10 @@ class Difference:
     text: str
     """The code, for people."""
     what: str
+    oracle: str = ""
+    """Who says so."""
+    state: Batch | None = None
+    """The one state; None where lifting itself failed."""
 
     def __str__(self) -> str:
         return f"{self.case}  {self.text}: {self.what}"
@@ -165,7 +164,13 @@ def lift(instructions: Sequence[Instruction], live: int) -> tuple[LiftedBlock, L
     return lifted, lower(region, {}, lambda _: GPRS | live, LoweringOptions(), firm=True)
 
 
-def prepare(cases: Sequence[Case], placing: bool = True, passes: bool = False) -> list[Prepared | Rejected]:
+CompileAll = Callable[[Sequence[RegionSource]], Sequence[CompiledRegion | CompileFailure]]
+"""`codecache.compile_batch`, or something like it."""
+
+
+def prepare(
+    cases: Sequence[Case], placing: bool = True, passes: bool = False, compile_all: CompileAll = compile_batch
+) -> list[Prepared | Rejected]:
     """Lift and compile cases, all in one batch. Without `placing` their displacements stay as they are; with `passes`
     they are compiled as regions with probes in Python are.
     """
@@ -192,7 +197,7 @@ def prepare(cases: Sequence[Case], placing: bool = True, passes: bool = False) -
             results[index] = Rejected(case, lifted, False)
         else:
             waiting.append((index, case, instructions, *lifted))
-    compiled = compile_batch([replace(lowered.source, passes=passes) for *_, lowered in waiting])
+    compiled = compile_all([replace(lowered.source, passes=passes) for *_, lowered in waiting])
     for (index, case, instructions, block, lowered), region in zip(waiting, compiled, strict=True):
         results[index] = _placed(case, instructions, block, lowered, region)
     return [results[index] for index in range(len(cases))]
@@ -351,24 +356,28 @@ def undefined_after(instructions: Sequence[Instruction]) -> int | None:
     return undefined
 
 
-def compare(prepared: Prepared, oracle: NativeOracle) -> Difference | Rejected | None:
-    """The first difference between the original and the lifted code, if there is one."""
-    placed = case_states(prepared.case)
-    if isinstance(placed, str):
-        return Rejected(prepared.case, placed, False)
-    results = run_both(prepared, placed[1], oracle)
-    if (results[0].signal == signal.SIGILL).all():
-        return Rejected(prepared.case, "is no instruction of this processor", False)
-    found = first_difference(prepared, placed[1], *results)
-    return None if found is None else Difference(prepared.case, prepared.text, found)
+class Oracle(Protocol):
+    """Runs code from many states."""
+
+    def run_batch(self, code: bytes, batch: Batch) -> Results:
+        """Run `code` once from each state of `batch`; a `rip` of 0 means the first byte of the code."""
 
 
-def run_both(prepared: Prepared, batch: Batch, oracle: NativeOracle) -> tuple[Results, Results]:
+def run_both(prepared: Prepared, batch: Batch, oracle: Oracle) -> tuple[Results, Results]:
     """What the original and the lifted code make of the states."""
-    count = len(batch.gregs)
+    return halves(oracle.run_batch(prepared.content, doubled(batch)))
+
+
+def doubled(batch: Batch) -> Batch:
+    """The states twice: to begin with the original, and to begin with the lifted code."""
     both = Batch(*(np.concatenate([part, part]) for part in (batch.gregs, batch.xsave, batch.memory)))
-    both.rip[count:] = LIFTED_AT
-    results = oracle.run_batch(prepared.content, both)
+    both.rip[len(batch.gregs) :] = LIFTED_AT
+    return both
+
+
+def halves(results: Results) -> tuple[Results, Results]:
+    """The first and the second half of the rows."""
+    count = len(results.signal) // 2
     return _half(results, 0, count), _half(results, count, 2 * count)
 
 
@@ -383,81 +392,16 @@ def _half(results: Results, start: int, stop: int) -> Results:
     )
 
 
-def first_difference(prepared: Prepared, before: Batch, original: Results, lifted: Results) -> str | None:
+def first_difference(prepared: Prepared, before: Batch, original: Results, lifted: Results) -> Found | None:
     """How the outcomes differ in the first state in which they do."""
-    ended = original.signal == signal.SIGTRAP
-    state = Describer(prepared, before, original, lifted)
-    signals = _one_fault(original.signal) != _one_fault(lifted.signal)
-    if (found := state.at(signals, "ends", original.signal, lifted.signal)) is not None:
-        return found
-    rips = ended & (original.final.rip != lifted.final.rip)
-    if (found := state.at(rips, "goes to", original.final.rip, lifted.final.rip)) is not None:
-        return found
-    known = (original.signal == signal.SIGSEGV) & (original.code != _KERNEL_CODE)
-    places = known & (original.fault_address != lifted.fault_address)
-    if (found := state.at(places, "faults at", original.fault_address, lifted.fault_address)) is not None:
-        return found
-    mine, theirs = original.final.gprs, lifted.final.gprs
-    for index in range(16):
-        wrong = ended & (mine[:, index] != theirs[:, index])
-        if (found := state.at(wrong, GPR_NAMES[index], mine[:, index], theirs[:, index])) is not None:
-            return found
-    defined = defined_flags(prepared, before)
-    for flag, shift in FLAG_SHIFT.items():
-        mask = np.uint64(1 << shift)
-        first, second = original.final.flags & mask, lifted.final.flags & mask
-        wrong = ended & (first != second) & (defined & np.uint64(flag) != 0)
-        found = state.at(wrong, names(flag)[0], first >> np.uint64(shift), second >> np.uint64(shift))
-        if found is not None:
-            return found
-    return _other_state(prepared, before, original, lifted, ended, state)
+    watch = watch_of(prepared, before)
+    return differences.first_difference(before, original, lifted, watch, Describer(prepared.instructions, before))
 
 
-def _other_state(
-    prepared: Prepared,
-    before: Batch,
-    original: Results,
-    lifted: Results,
-    ended: NDArray[np.bool_],
-    state: Describer,
-) -> str | None:
-    """Differences in memory and in what regions never touch."""
-    wrong = original.final.memory != lifted.final.memory
+def watch_of(prepared: Prepared, before: Batch) -> Watch:
+    """Everything but flags that are undefined or dead, and the stack below the red zone."""
     border = before.gprs[:, RSP] + np.uint64((prepared.lowest - RED_ZONE) % 2**64)
-    columns = _columns()
-    below = (columns >= STACK.address) & (columns < border[:, None])
-    wrong &= ~below
-    if wrong.any():
-        row = int(wrong.any(axis=1).argmax())
-        column = int(wrong[row].argmax())
-        return state.row(
-            row, f"memory at {int(columns[0, column]):#x}", int(original.final.memory[row, column]),
-            int(lifted.final.memory[row, column]),
-        )  # fmt: skip
-    first, second = original.final, lifted.final
-    x87 = [batch.x87 for batch in (first, second)]
-    for image in x87:
-        image[:, _FIP] = 0
-    for name, left, right in (
-        ("xmm", first.xmm, second.xmm), ("ymm", first.ymm_high, second.ymm_high),
-        ("x87", x87[0], x87[1]), ("mxcsr", first.mxcsr, second.mxcsr),
-    ):  # fmt: skip
-        rows = (left != right).reshape(len(left), -1).any(axis=1) & ended
-        if rows.any():
-            row = int(rows.argmax())
-            return state.row(row, name, left[row].tobytes().hex(), right[row].tobytes().hex())
-    return None
-
-
-@cache
-def _columns() -> NDArray[np.uint64]:
-    parts = [np.arange(region.address, region.end, dtype=np.uint64) for region in (DATA, STACK)]
-    return np.concatenate(parts)[None, :]
-
-
-def _one_fault(signals: NDArray[np.int64]) -> NDArray[np.int64]:
-    """SIGBUS counts as SIGSEGV: which it is for an address that is not canonical depends on the base register."""
-    return np.where(signals == signal.SIGBUS, np.int64(signal.SIGSEGV.value), signals)
+    return Watch(differences.watched_registers(), defined_flags(prepared, before), border, REGIONS)
 
 
 def defined_flags(prepared: Prepared, before: Batch) -> NDArray[np.uint64]:
@@ -498,33 +442,3 @@ def _shift_flags(instruction: Instruction, before: Batch) -> NDArray[np.uint64]:
     else:
         several_each = np.full(len(counts), several, np.uint64)
     return np.where(counts == 0, every, np.where(counts == 1, once, several_each))
-
-
-class Describer:
-    """Says what differs, and from which state."""
-
-    def __init__(self, prepared: Prepared, before: Batch, original: Results, lifted: Results) -> None:
-        self._before = before
-        reads = 0
-        for instruction in prepared.instructions:
-            reads |= instruction.effects.reads
-        self._reads = bits(reads & GPRS)
-        self._flags = reads & ARITHMETIC_FLAGS
-
-    def at(
-        self, wrong: NDArray[np.bool_], name: str, original: NDArray[np.generic], lifted: NDArray[np.generic]
-    ) -> str | None:
-        """About the first row of `wrong`, if there is one."""
-        if not wrong.any():
-            return None
-        row = int(wrong.argmax())
-        return self.row(row, name, int(original[row]), int(lifted[row]))
-
-    def row(self, row: int, name: str, original: int | str, lifted: int | str) -> str:
-        """About one row."""
-        values = [hex(value) if isinstance(value, int) else value for value in (original, lifted)]
-        gprs = self._before.gprs[row]
-        state = [f"{GPR_NAMES[index]}={int(gprs[index]):#x}" for index in self._reads]
-        flags = int(self._before.flags[row])
-        state += [f"{names(f)[0]}={flags >> s & 1}" for f, s in FLAG_SHIFT.items() if self._flags & f]
-        return f"{name} {values[0]}, lifted {values[1]} (from {' '.join(state)})"

@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
+import typer.core
 
 from jit import console
 from jit.commands.live_cli import add_live_commands
@@ -29,8 +31,42 @@ from jit.commands.options import (
 )
 from lifter.errors import ProbeloomError, UsageError
 
+_LATE: Final = {"fuzz": "fuzz.commands"}
+"""Commands whose module is imported when they are asked for: name -> module with a `typer.Typer` called `app`.
+
+Fuzzing stands above the engine and may use all of it, so nothing here imports `fuzz` but by this name, and an
+installation without it lacks this one command and nothing else.
+"""
+_LATE_HELP: Final = {"fuzz": "Look for differences between original and lifted code, at random."}
+
+
+class _Commands(typer.core.TyperGroup):
+    """The commands of this module, and those of `_LATE`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *_LATE]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _LATE:
+            return super().get_command(ctx, cmd_name)
+        command = typer.main.get_command(import_module(_LATE[cmd_name]).app)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """As in click, without importing what is only to be listed."""
+        names = self.list_commands(ctx)
+        rows = []
+        for name in names:
+            command = None if name in _LATE else self.get_command(ctx, name)
+            rows.append((name, _LATE_HELP[name] if command is None else command.get_short_help_str(70)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 app = typer.Typer(
     name="probeloom",
+    cls=_Commands,
     help="Puts probes into x86-64 Linux binaries by recompiling the code they are in.",
     add_completion=False,
     rich_markup_mode=None,

@@ -13,8 +13,8 @@ from typing import Final
 from jit.event_log import KEY_SHIFT
 from lifter.decode import decode
 from lifter.graph import FunctionGraph
-from lifter.instruction import Flow, Instruction, Undecodable
-from lifter.registers import ARITHMETIC_FLAGS
+from lifter.instruction import Flow, Instruction, Mem, Undecodable
+from lifter.registers import AF, ARITHMETIC_FLAGS, OF, SF
 
 _LEGACY_PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _GENERAL_VEX: Final = frozenset((
@@ -23,7 +23,15 @@ _GENERAL_VEX: Final = frozenset((
 """VEX-coded instructions on general-purpose registers that unicorn runs correctly: not bzhi (index of 64 and
 more), not blsi (CF)."""
 _VEX: Final = "VEX and EVEX code (unicorn runs it as SSE code or not at all)"
-_CMPXCHG: Final = "32-bit cmpxchg (unicorn clears the upper half of rax)"
+_MOVBE: Final = "movbe to memory (unicorn reports the value before its bytes are swapped)"
+_NARROW: Final = {
+    "cmpxchg": "32-bit cmpxchg (unicorn clears the upper half of rax)",
+    "bsf": "32-bit bsf (unicorn clears the upper half of a destination that stays)",
+    "bsr": "32-bit bsr (unicorn clears the upper half of a destination that stays)",
+    "pdep": "32-bit pdep (unicorn deposits beyond bit 31)",
+}
+"""What is wrong with the 32-bit forms alone."""
+_LAHF: Final = "lahf or sahf with a REX prefix (unicorn takes spl for ah)"
 _REASONS: Final[dict[str, str]] = {
     **dict.fromkeys((
         "rdtsc", "rdtscp", "rdrand", "rdseed", "rdpid", "rdpmc",
@@ -37,8 +45,22 @@ _REASONS: Final[dict[str, str]] = {
         "wbinvd", "lgdt", "lidt", "lldt", "ltr", "lmsw", "clts", "invlpg", "iret", "iretd", "iretq", "sysret",
         "sysexit", "swapgs", "retf", "retfq", "vmcall", "vmmcall",
     ), "a privileged instruction (unicorn runs it)"),
+    "enter": "enter (unicorn does not touch the end of the new frame, as the processor and lifted code do)",
     **dict.fromkeys(("xbegin", "xend", "xabort", "xtest"), "a memory transaction"),
 }  # fmt: skip
+
+
+_UNSURE: Final[dict[str, int]] = {
+    **dict.fromkeys(("fcomi", "fcomip", "fucomi", "fucomip"), AF | SF | OF),
+    **dict.fromkeys(("loope", "loopne"), ARITHMETIC_FLAGS),
+}
+"""Flags that unicorn leaves wrong: x87 comparisons do not clear three of them, and loops that their count ends lose
+all."""
+
+
+def unsure_flags(instruction: Instruction) -> int:
+    """Flags that are not to be compared after an instruction, besides those that are undefined."""
+    return _UNSURE.get(instruction.mnemonic, 0)
 
 
 def limit_of(instruction: Instruction) -> str:
@@ -46,8 +68,12 @@ def limit_of(instruction: Instruction) -> str:
     mnemonic = instruction.mnemonic
     if _is_vex(instruction.code) and mnemonic not in _GENERAL_VEX:
         return _VEX
-    if mnemonic == "cmpxchg" and any(getattr(operand, "width", 0) == 32 for operand in instruction.operands):
-        return _CMPXCHG
+    if mnemonic in _NARROW and any(getattr(operand, "width", 0) == 32 for operand in instruction.operands):
+        return _NARROW[mnemonic]
+    if mnemonic == "movbe" and isinstance(instruction.operands[0], Mem):
+        return _MOVBE
+    if mnemonic in ("lahf", "sahf") and len(instruction.code) > 1 and instruction.code[-2] >> 4 == 4:
+        return _LAHF
     return _REASONS.get(mnemonic, "")
 
 
@@ -112,7 +138,7 @@ class StretchTable:
                 break
             limit = limit or limit_of(instruction)
             effects = instruction.effects
-            undefined = undefined & ~effects.kills | effects.undefined
+            undefined = undefined & ~effects.kills | effects.undefined | unsure_flags(instruction)
             settled |= effects.kills | effects.undefined
             repeats = bool(instruction.rep) and offset == 0
             offset += instruction.size

@@ -240,6 +240,10 @@ _HALTS: Final = frozenset(
 )
 _IMPLICIT_XMM0: Final = frozenset(("blendvps", "blendvpd", "pblendvb", "sha256rnds2"))
 """Their last operand is always xmm0: not an operand here."""
+_SIZED: Final = frozenset(
+    (*range(0x40, 0x50), 0xA3, 0xA4, 0xA5, 0xAB, 0xAC, 0xAD, 0xAF, 0xB1, 0xB3, 0xBA, 0xBB, 0xC1)
+)
+"""Opcodes of map 1 whose memory operand has the operand size: cmov, bit tests, shld, shrd, imul, cmpxchg, xadd."""
 _WIDTHS: Final = {
     "cbw": 16, "cwde": 32, "cdqe": 64, "cwd": 16, "cdq": 32, "cqo": 64,
 }  # fmt: skip
@@ -315,6 +319,9 @@ def _make_template(code: bytes, parts: Layout) -> _Template | str:
             if parts.encoding == "evex" and parts.disp_size == 1:
                 scale = int(memory[2].split()[-1], 0)
             memory_width = width if mnemonic in ("push", "pop") else _MEMORY_WIDTHS.get(memory[1], 0)
+            if parts.repeat and parts.encoding == "" and parts.map == 1 and parts.opcode in _SIZED:
+                # Capstone overlooks the operand-size prefix beside a repeat prefix, which means nothing here.
+                memory_width = _operand_width(parts)
             operands.append(_memory(code, parts, memory_width, mnemonic))
         elif piece[0].isdigit() or piece[0] == "-":
             if not parts.imm_size:

