@@ -64,6 +64,8 @@ _CHUNK: Final = 250
 """Blocks of a job."""
 _FUNCTIONS: Final = 60
 """Functions that a job takes its blocks from."""
+_SHRUNK: Final = 3
+"""Failures of a job that are made small: more of them are mostly the same."""
 _STATES: Final = 16
 _EMULATED: Final = 6
 """Of these, in unicorn."""
@@ -386,12 +388,14 @@ def _check(case: BlockCase, mode: str, block: PreparedBlock | str, result: Resul
         result.cover(form, mode, EMULATED, verdict.emulated, verdict.found is not None and verdict.oracle == EMULATED)
     result.states = states
     if verdict.found is not None:
-        result.failures.append(_shrunk(case, verdict.found, block.text))
+        small = len(result.failures) < _SHRUNK
+        what = f"{block.text}: {verdict.found.what}"
+        result.failures.append(_shrunk(case, what) if small else Failure(str(case), what))
 
 
-def _shrunk(case: BlockCase, found: Found, text: str) -> Failure:
+def _shrunk(case: BlockCase, what: str) -> Failure:
     """The failure with as few of the block's instructions as show it, everything live around the rest."""
-    best, what = case, f"{text}: {found.what}"
+    best = case
 
     def smaller(parts: Sequence[bytes]) -> bool:
         nonlocal best, what

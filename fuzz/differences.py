@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuzz.emulated import Write
-from fuzz.native import CODE_ADDRESS, CODE_SIZE, STACK
+from fuzz.native import STACK
 from fuzz.state import Batch, Region, Results
 from lifter.instruction import Instruction
 from lifter.registers import ARITHMETIC_FLAGS, FLAG_SHIFT, GPR_NAMES, GPRS, RSP, bits, names
@@ -37,6 +37,8 @@ class Watch:
     """Of the states' memory."""
     private: tuple[Region, ...] = ()
     """Those that only lifted code writes."""
+    stack: int = STACK.address
+    """Where the stack begins."""
 
 
 def without_flags(watch: Watch, flags: int) -> Watch:
@@ -92,16 +94,19 @@ class Describer:
 
 def ended(results: Results) -> NDArray[np.bool_]:
     """[n] whether the code ran to where it leads: to a breakpoint, or to where there is no code."""
-    away = (results.final.rip < CODE_ADDRESS) | (results.final.rip >= CODE_ADDRESS + CODE_SIZE)
     there: NDArray[np.bool_] = (results.signal == signal.SIGTRAP) | (results.signal == 0)
-    return there | (away & np.isin(results.signal, (signal.SIGSEGV, signal.SIGBUS)))
+    there |= (results.signal == signal.SIGSEGV) & (results.fault_address == results.final.rip)
+    return there
 
 
 def first_difference(
     before: Batch, original: Results, lifted: Results, watch: Watch, describe: Describer
 ) -> Found | None:
-    """How the outcomes differ in the first state in which they do. Endless runs of the original are left out."""
-    timely = original.signal != signal.SIGPROF
+    """How the outcomes differ in the first state in which they do.
+
+    Of endless runs of the original, and of those that took its process with them, nothing is compared.
+    """
+    timely = (original.signal != signal.SIGPROF) & (original.signal >= 0)
     there = ended(original) & timely
     signals = (_one_fault(original.signal) != _one_fault(lifted.signal)) & timely
     if (found := describe.at(signals, "ends", original.signal, lifted.signal)) is not None:
@@ -136,7 +141,7 @@ def _memory_difference(
     if not wrong.any():
         return None
     columns = _columns(watch.regions)
-    wrong &= ~((columns >= STACK.address) & (columns < watch.border[:, None]))
+    wrong &= ~((columns >= watch.stack) & (columns < watch.border[:, None]))
     for region in watch.private:
         wrong &= ~((columns >= region.address) & (columns < region.end))
     if not wrong.any():
@@ -171,13 +176,13 @@ def other_order(
     describe: Describer,
 ) -> Found | None:
     """The first of the `compared` states in which memory is written otherwise, or in another order."""
-    stack_end = next(region.end for region in watch.regions if region.address == STACK.address)
+    stack_end = next(region.end for region in watch.regions if region.address == watch.stack)
     for row in np.flatnonzero(compared).tolist():
         if original[row] == lifted[row]:
             continue
         border = int(watch.border[row])
         mine, theirs = (
-            [write for write in writes[row] if not _is_free(write, border, stack_end, watch.private)]
+            [write for write in writes[row] if not _is_free(write, border, (watch.stack, stack_end), watch.private)]
             for writes in (original, lifted)
         )
         if mine != theirs:
@@ -186,9 +191,9 @@ def other_order(
     return None
 
 
-def _is_free(write: Write, border: int, stack_end: int, private: Sequence[Region]) -> bool:
+def _is_free(write: Write, border: int, stack: tuple[int, int], private: Sequence[Region]) -> bool:
     address, size, _ = write
-    if STACK.address <= address < stack_end:
+    if stack[0] <= address < stack[1]:
         return address + size <= border
     return any(region.address <= address < region.end for region in private)
 

@@ -1,27 +1,33 @@
 """`probeloom fuzz function`: whole functions of ELF files from random states, original against instrumented.
 
 A job instruments some functions of a file, at random liveness and kind of counter, and runs each from random states in
-unicorn as `probeloom verify` does, with its explanations of what may differ. Where that is possible it runs them on
-the processor, too (see `fuzz.native_functions`).
+unicorn as `probeloom verify` does, with its explanations of what may differ. With `strict` liveness it runs them on the
+processor, too (see `fuzz.native_functions`).
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 from fuzz.campaign import Failure, Job, Result, Settings, jobs
-from fuzz.coverage import EMULATED
+from fuzz.coverage import EMULATED, NATIVE
+from fuzz.native import OracleError
+from fuzz.native_functions import NativeFunctions
 from jit import engine
+from jit.emulated_memory import World
 from jit.engine import Built
 from jit.prepare import CounterUpdate, LivenessMode, Options, effective_liveness, go_runtime_refusal
+from jit.random_state import State
 from jit.tracepoints import Point, Spec
+from jit.verifier import Verifier
 from jit.verify import FunctionReport, verify
+from lifter.cfg import build_all
 from lifter.errors import RefusedError, UsageError
 from lifter.image.load import open_image
 from lifter.image.types import Function, Image
@@ -32,6 +38,8 @@ _CHUNK: Final = 25
 """Functions of a job."""
 _SAMPLES: Final = 24
 """States of a function."""
+_NATIVE: Final = 8
+"""States of a function on the processor."""
 _LARGEST: Final = 20_000
 """Bytes of a function: beyond it, instrumenting takes longer than running."""
 _LIVENESS: Final[tuple[LivenessMode, ...]] = ("abi", "strict")
@@ -159,7 +167,49 @@ def check(group: Group) -> Result:
         result.notes[f"functions not run: {refusal.reason}"] += 1
     for case in report.cases:
         result.failures.append(_shrunk(group, case.address, f"{case.function}: {case.what}"))
+    if strict:
+        states = result.states
+        for function, what in _run_natively(image, built, chosen, group, result):
+            if function.address not in failed:
+                result.failures.append(_shrunk(group, function.address, f"{function.name}: on the processor: {what}"))
+        # The same functions as in unicorn, from fewer states.
+        result.states = states
     return result
+
+
+def _run_natively(
+    image: Image, built: Built, functions: Sequence[Function], group: Group, result: Result
+) -> list[tuple[Function, str]]:
+    """Run functions on the processor, and say what differs in which."""
+    found: list[tuple[Function, str]] = []
+    form = f"{Path(group.path).name}: {'+'.join(group.points)}"
+    try:
+        opened = NativeFunctions(image, built.overlay, group.seed)
+    except OracleError as error:
+        result.notes[f"functions not run on the processor: {error}"] += len(functions)
+        return found
+    with opened as native:
+        for function in functions:
+            difference, ends = native.check(function.address, range(_NATIVE))
+            what = "" if difference is None else difference.what
+            if difference is not None:
+                excuse = _explained(image, built, function, native.state(difference.row), group.seed)
+                if excuse:
+                    what = ""
+                    result.notes[f"not compared to its end on the processor: {excuse} (runs)"] += 1
+            result.cover(form, f"{group.liveness}, {group.update}", NATIVE, _NATIVE, bool(what))
+            for end, number in ends.items():
+                result.notes[f"runs on the processor that {end}"] += number
+            if what:
+                found.append((function, what))
+    return found
+
+
+def _explained(image: Image, built: Built, function: Function, state: State, seed: int) -> str:
+    """Why original and instrumented function may differ from a state: what unicorn's checks find out about it."""
+    graph = build_all(image, [function])[function.address]
+    outcome = Verifier(image, built, seed=seed, strict=True).check(graph, replace(state, world=World.FRESH))
+    return outcome.unchecked
 
 
 def _build(image: Image, group: Group) -> Built:
@@ -197,7 +247,9 @@ def replay(case: str) -> Failure | None:
     image = _image(group.path)
     strict = effective_liveness(image, group.liveness) == "strict"
     functions = [function for address in group.functions if (function := image.function_at(address)) is not None]
-    report = verify(
-        image, _build(image, group), functions=functions, samples=group.samples, seed=group.seed, strict=strict
-    )
-    return Failure(case, str(report.cases[0])) if report.cases else None
+    built = _build(image, group)
+    report = verify(image, built, functions=functions, samples=group.samples, seed=group.seed, strict=strict)
+    if report.cases:
+        return Failure(case, str(report.cases[0]))
+    natively = _run_natively(image, built, functions, group, Result()) if strict else []
+    return Failure(case, f"{natively[0][0].name}: on the processor: {natively[0][1]}") if natively else None

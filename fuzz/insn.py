@@ -42,6 +42,8 @@ _CASES: Final = 8
 """Cases of each row that are compiled at a time."""
 _STATES, _FEWEST = 200, 40
 """States of a case, at most and at least."""
+_SHRUNK: Final = 3
+"""Failures of a job that are made small: more of them are mostly the same."""
 _ROUNDS: Final = 6
 """Times that cases of a row are made, before it is left with what it has."""
 
@@ -170,7 +172,11 @@ class _Run:
             result.cover(form, width, EMULATED, checked.emulated, blamed == EMULATED)
             result.states -= checked.emulated
         if difference is not None:
-            result.failures.append(shrink(difference, self._oracles))
+            small = len(result.failures) < _SHRUNK
+            what = f"{difference.text}: {difference.what}"
+            result.failures.append(
+                shrink(difference, self._oracles) if small else Failure(str(difference.case), what)
+            )
 
 
 @cache

@@ -149,7 +149,7 @@ start:
     # arch_prctl: fs, gs; then prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT)
     mov eax, 158
     mov edi, 0x1002
-    mov rsi, {SEGMENT_BASE}
+    movabs rsi, {{segment}}
     syscall
     mov eax, 158
     mov edi, 0x1001
@@ -187,8 +187,11 @@ def _assemble(text: str) -> tuple[bytes, dict[str, int]]:
 class NativeOracle:
     """Runs code on the processor. A context manager; not for use from several threads at once."""
 
-    def __init__(self, regions: Sequence[Region] = (DATA, STACK), capacity: int = 1024) -> None:
-        """`regions` are mapped while the code runs; `capacity` is how many states fit in shared memory at once.
+    def __init__(
+        self, regions: Sequence[Region] = (DATA, STACK), capacity: int = 1024, segment_base: int = SEGMENT_BASE
+    ) -> None:
+        """`regions` are mapped while the code runs; `capacity` is how many states fit in shared memory at once;
+        `segment_base` is what fs and gs point at.
 
         Raises `OracleError` where the processor or the address space does not allow it.
         """
@@ -197,6 +200,7 @@ class NativeOracle:
         self._in_size = _IN_FIXED + self._memory_size
         self._out_size = _OUT_FIXED + self._memory_size
         self.capacity = capacity
+        self._segment_base = segment_base
         self._in_at = PAGE
         self._out_at = self._in_at + capacity * self._in_size
         self._backing_at = _round_up(self._out_at + capacity * self._out_size)
@@ -340,7 +344,9 @@ class NativeOracle:
         """Fork the child and wait until it is ready."""
         go_read, self._go = os.pipe()
         self._done, done_write = os.pipe()
-        text = _ASSEMBLY.format(header=self._base, go=go_read, done=done_write)
+        text = _ASSEMBLY.format(
+            header=self._base, go=go_read, done=done_write, segment=self._segment_base
+        )
         machine_code, labels = _assemble(text)
         self._shared[: _HEADER.size] = bytes(_HEADER.size)
         # The byte that the child writes to say that it is done is the low byte of 'started'.

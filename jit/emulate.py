@@ -167,7 +167,7 @@ class Machine:
             self._uc.hook_add(UC_HOOK_BLOCK, self._scribble, scribble)
         areas = list(memory.areas)
         if overlay is not None:
-            areas = _patched(areas, overlay, memory.base) + _overlay_areas(overlay, memory.base)
+            areas = patched_areas(areas, overlay, memory.base) + overlay_areas(overlay, memory.base)
         self._areas = areas
         for area in areas:
             self._uc.mem_map(area.address, len(area.data), area.access)
@@ -390,7 +390,7 @@ class Tracer:
         return [0, *np.cumsum(records["kind"] == event_log.WRITE).tolist()]
 
 
-def _patched(areas: list[Area], overlay: Overlay, base: int) -> list[Area]:
+def patched_areas(areas: list[Area], overlay: Overlay, base: int) -> list[Area]:
     """The areas with the overlay's patches written."""
     result = []
     contents = {area.address: bytearray(area.data) for area in areas if area.access & EXECUTE}
@@ -409,7 +409,8 @@ def _patched(areas: list[Area], overlay: Overlay, base: int) -> list[Area]:
     return result
 
 
-def _overlay_areas(overlay: Overlay, base: int) -> list[Area]:
+def overlay_areas(overlay: Overlay, base: int) -> list[Area]:
+    """What an overlay adds to an image that is loaded at `base`."""
     parts = (
         (overlay.code_address, overlay.code, READ | EXECUTE),
         (overlay.data_address, overlay.data, READ | WRITE),

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -290,3 +291,31 @@ def test_a_program_that_behaves_otherwise_is_a_difference(monkeypatch, tmp_path)
 def _script(output: Path) -> None:
     output.write_text("#!/bin/sh\necho other\n")
     output.chmod(0o755)
+
+
+@pytest.mark.needs("gzip")
+def test_functions_on_the_processor_and_a_wrong_instruction_in_the_cache(tmp_path):
+    """The instrumented functions do what the original ones do, until a byte of the code cache is another."""
+    from fuzz.native_functions import NativeFunctions
+    from jit import engine
+    from jit.prepare import Options
+    from jit.tracepoints import Point, Spec
+    from lifter.image.load import open_image
+
+    image = open_image(Path("/usr/bin/gzip"))
+    functions = [function for function in image.functions if function.refusal is None and 60 < function.size < 400][:12]
+    specs = [Spec(Point.BLOCK, f"{function.address:#x}") for function in functions]
+    built = engine.build(image, specs, Options(1, "strict", use_cache=False))
+    ends: dict[str, int] = {}
+    with NativeFunctions(image, built.overlay, 3) as native:
+        for function in functions:
+            found, how = native.check(function.address, range(4))
+            assert found is None, (function.name, found)
+            for end, number in how.items():
+                ends[end] = ends.get(end, 0) + number
+    assert sum(ends.values()) == 48
+    assert ends["returned, or called what never returns"] > 4
+    code = built.overlay.code
+    broken = replace(built.overlay, code=b"\x48\xff\xc3\x90" * (len(code) // 4))
+    with NativeFunctions(image, broken, 3) as native:
+        assert any(native.check(function.address, range(4))[0] is not None for function in functions)
