@@ -242,7 +242,7 @@ def run(lines: Sequence[Line], oracle: NativeOracle) -> list[Answer]:
     for index, line in enumerate(lines):
         if line.native:
             instructions = decode_all(codes[index])
-            stays = instructions is not None and isinstance(lift(instructions, ARITHMETIC_FLAGS), str)
+            stays = instructions is None or isinstance(lift(instructions, ARITHMETIC_FLAGS), str)
             answers[index] = Answer(line, "", "" if stays else "is lifted, but must stay native")
     prepared = prepare([Case(codes[index]) for index in lifted], placing=False)
     for index, found in zip(lifted, prepared, strict=True):

@@ -328,7 +328,7 @@ def _equal_operands(instructions: Sequence[Instruction], batch: Batch, generator
         if isinstance(destination, Reg) and not destination.high:
             gprs[chosen, RAX] = gprs[chosen, destination.index]
     else:
-        columns = _columns()[0]
+        columns = differences.columns_of(REGIONS)
         places = np.searchsorted(columns, addresses_of(mem, batch, first))
         size = mem.width // 8
         parts = (RAX,) if first.mnemonic == "cmpxchg" else (RAX, RDX)

@@ -168,6 +168,8 @@ def _parse(code: bytes) -> Layout:
     evex = code[at - 1] if encoding == "evex" else 8
     at += 1
 
+    if encoding == "" and opcode_map == 0 and opcode == 0x90 and repeat == 0xF3 and rex & 1:
+        raise LayoutError("pause with REX.B: an exchange of r8 on some processors")
     short = encoding == "" and opcode_map == 0 and 0x66 in seen and not rex & 8
     if short and _is_near_branch(opcode, code[at : at + 1]):
         raise LayoutError("near branch with an operand-size prefix: its size differs between processors")
