@@ -69,21 +69,29 @@ def _probeloom(
     return Command((str(output),), {} if bare else {"PROBELOOM_DATA": f"{output}.data"})
 
 
-_KINDS: Final = (
-    ("null", "nothing", ("block:*",), True),
-    ("block", "blocks", ("block:*",), False),
-    ("entry", "entries", ("entry:*",), False),
-    ("entry+return", "entries and returns", ("entry:*", "return:*"), False),
-    ("edge", "edges", ("edge:*",), False),
-)
+KINDS: Final[Mapping[str, tuple[tuple[str, ...], bool]]] = {
+    "null": (("block:*",), True),
+    "block": (("block:*",), False),
+    "entry": (("entry:*",), False),
+    "entry+return": (("entry:*", "return:*"), False),
+    "edge": (("edge:*",), False),
+}
+"""Specs of each kind, and whether the probes are left out again."""
+_COUNTS: Final = {
+    "null": "nothing",
+    "block": "blocks",
+    "entry": "entries",
+    "entry+return": "entries and returns",
+    "edge": "edges",
+}
 
 
 def own(liveness: Liveness) -> tuple[Contender, ...]:
     """What this engine offers."""
     points = {point.value for point in Point}
     found = []
-    for kind, counts, specs, bare in _KINDS:
+    for kind, (specs, bare) in KINDS.items():
         if all(spec.partition(":")[0] in points for spec in specs):
             name = f"probeloom {kind}" + (" (strict)" if liveness == "strict" else "")
-            found.append(Contender(name, counts, partial(_probeloom, specs, bare, liveness, name)))
+            found.append(Contender(name, _COUNTS[kind], partial(_probeloom, specs, bare, liveness, name)))
     return tuple(found)
