@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from jit.live import procfs
-from jit.live.errors import CannotTraceError, TargetGoneError
+from jit.live.errors import CannotTraceError, TargetBusyError, TargetGoneError
 from jit.live.events import (
     Cloned,
     Event,
@@ -43,12 +43,15 @@ def clean() -> Iterator[None]:
 
 CHILDREN = """
 #define _GNU_SOURCE
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -103,6 +106,18 @@ int main(int argc, char **argv)
         pthread_t thread;
         pthread_create(&thread, 0, (void *(*)(void *))usleep, (void *)300000);
         pthread_exit(0);
+    }
+    if (!strcmp(how, "filtered")) {
+        struct sock_filter rows[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getpid, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        struct sock_fprog filter = { 4, rows };
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter)) return 1;
+        usleep(200000);
     }
     return !strcmp(how, "exit") ? 7 : 0;
 }
@@ -239,6 +254,18 @@ def test_execve_in_a_thread(children: Path) -> None:
     assert [event.tid for event in seen if isinstance(event, Execed)] == [target.pid]
     assert len([event for event in seen if isinstance(event, Cloned)]) == 3
     assert target.memory is not memory
+
+
+def test_filtered_system_calls(children: Path) -> None:
+    target = Target.spawn([str(children), "filtered"])
+    list(target.events(0.1))
+    assert procfs.status(target.pid)["Seccomp"] == "2"
+    if os.geteuid() == 0:
+        assert target.syscall(39) == target.pid
+    else:
+        with pytest.raises(TargetBusyError, match="only root"):
+            target.syscall(39)
+    assert ended(target) == 0
 
 
 def test_first_thread_leaves(children: Path) -> None:

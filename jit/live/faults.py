@@ -63,14 +63,15 @@ class PageFaults:
     def __init__(self, target: Target) -> None:
         """Makes it, by a system call in the target. Raises RemoteCallError if the system does not allow it."""
         flags = os.O_CLOEXEC | os.O_NONBLOCK | _USER_MODE_ONLY
-        try:
-            number = target.syscall(_SYS_USERFAULTFD, flags)
-        except RemoteCallError as problem:
-            raise RemoteCallError(_SYS_USERFAULTFD, problem.errno, f"userfaultfd: {problem.reason}") from None
-        try:
-            self.descriptor = target.open_descriptor(number)
-        finally:
-            target.syscall(_SYS_CLOSE, number)
+        with target.stopped():  # a child made between would keep it, and threads asleep if this program dies
+            try:
+                number = target.syscall(_SYS_USERFAULTFD, flags)
+            except RemoteCallError as problem:
+                raise RemoteCallError(_SYS_USERFAULTFD, problem.errno, f"userfaultfd: {problem.reason}") from None
+            try:
+                self.descriptor = target.open_descriptor(number)
+            finally:
+                target.syscall(_SYS_CLOSE, number)
         fcntl.ioctl(self.descriptor, _UFFDIO_API, struct.pack("<QQQ", _API, _FEATURE_THREAD_ID, 0))
 
     def register(self, start: int, size: int) -> None:

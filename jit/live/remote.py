@@ -15,10 +15,11 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from jit.live import ptrace
+from jit.live import procfs, ptrace
 from jit.live.errors import MemoryAccessError, RemoteCallError, TargetBusyError, TargetGoneError
 from jit.live.threads import TakenSignal, Thread
 
@@ -65,9 +66,19 @@ def syscall(target: Target, number: int, arguments: Sequence[int]) -> int:
     place = _place(target)
     come_to_rest(thread)
     _leave_restartable_sequence(thread)
+    with _filter_suspended(thread):
+        result = _call(thread, place, number, arguments)
+    if result > _NONE - _ERRNO_MOST:
+        errno = _NONE - result + 1
+        raise RemoteCallError(number, errno, os.strerror(errno))
+    return result
+
+
+def _call(thread: Thread, place: int, number: int, arguments: Sequence[int]) -> int:
+    memory = thread.target.memory
     saved = ptrace.registers(thread.tid)
     mask = ptrace.signal_mask(thread.tid)
-    target.write(place, _code(place, saved, mask))
+    memory.write(place, _code(place, saved, mask))
     changed = saved.copy()
     changed.rip, changed.rax, changed.orig_rax = place, number, _NONE
     padded = [value & _NONE for value in (*arguments, 0, 0, 0, 0, 0, 0)][:6]
@@ -80,11 +91,27 @@ def syscall(target: Target, number: int, arguments: Sequence[int]) -> int:
     _interrupt(thread)
     ptrace.set_signal_mask(thread.tid, mask)
     ptrace.set_registers(thread.tid, saved)
-    target.write(place, bytes(_CODE_SIZE))
-    if result > _NONE - _ERRNO_MOST:
-        errno = _NONE - result + 1
-        raise RemoteCallError(number, errno, os.strerror(errno))
+    memory.write(place, bytes(_CODE_SIZE))
     return result
+
+
+@contextmanager
+def _filter_suspended(thread: Thread) -> Iterator[None]:
+    """A seccomp filter, which may end the target for a system call that it does not know, does not see ours."""
+    if procfs.status(thread.tid).get("Seccomp", "0") == "0":
+        yield
+        return
+    try:
+        ptrace.set_options(thread.tid, ptrace.OPTIONS | ptrace.O_SUSPEND_SECCOMP)
+    except PermissionError:
+        raise TargetBusyError(
+            f"process {thread.target.pid}: its system calls are filtered (seccomp), and only root can make others in it"
+        ) from None
+    try:
+        yield
+    finally:
+        if not thread.is_gone:
+            ptrace.set_options(thread.tid, ptrace.OPTIONS)
 
 
 def _code(place: int, saved: ptrace.Registers, mask: int) -> bytes:
