@@ -27,8 +27,8 @@ _CODE_PER_BYTE: Final = 10
 _CODE_LEAST: Final = 1 << 16
 _STUB_SIZE: Final = 96
 _CODE_MOST: Final = 1 << 29
-_STEPS: Final = 300
-"""Instructions that a thread is moved by to get out of the code cache, before it is waited for."""
+_SECONDS_TO_LEAVE: Final = 0.02
+"""How long the others stand still while threads leave the code cache, before those are waited for."""
 
 
 class State(enum.Enum):
@@ -336,7 +336,7 @@ class LiveModule:
     def release(self, target: Target) -> None:
         """Give the area back. All threads are stopped. Raises TargetBusyError if one is in it."""
         if self.area is not None:
-            stragglers = target.step_out([(self.area.start, self.area.code_end)], _STEPS)
+            stragglers = target.step_out([(self.area.start, self.area.code_end)], _SECONDS_TO_LEAVE)
             if stragglers:
                 raise TargetBusyError(f"thread {stragglers[0].tid} {stragglers[0].reason}")
             self.unmap(target)
