@@ -2,7 +2,7 @@
 
     python -m bench [--classes loops sqlite] [--tools 'probeloom*' 'gcc*'] [--runs 5] [--quick] [--output DIR]
 
-Tools that slow a program down ten times or more are given a part of the work and fewer runs, beside an original with
+Tools that slow a program down several times are given a part of the work and fewer runs, beside an original with
 the same part.
 """
 
@@ -29,10 +29,11 @@ from bench.sources import UnavailableError
 from bench.workloads import WORKLOADS, Workload
 from lifter.errors import ProbeloomError
 
-QUICK = 0.2
-SLOW = 0.1
+QUICK = 0.1
+SLOW = 0.3
 """Of the full work."""
 SLOW_RUNS = 3
+RESULTS = "bench.json"
 MICRO = "probe"
 """The pseudo-class of the cost of one probe."""
 
@@ -47,11 +48,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--liveness", choices=["abi", "strict", "both"], default="abi")
     parser.add_argument("--jobs", type=int, default=2, help="processes that compile regions (%(default)s)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write bench.txt, .json, .png and .html there")
+    parser.add_argument(
+        "--add", action="store_true", help="to what the JSON file in DIR has of other tools and classes"
+    )
     default = Path(platformdirs.user_cache_dir("probeloom")) / "bench"
     parser.add_argument("--cache", type=Path, default=default, help="for sources and builds (%(default)s)")
     options = parser.parse_args(argv)
     if options.runs < 1:
         parser.error("--runs must be at least 1")
+    if options.add and not (options.output and (options.output / RESULTS).exists()):
+        parser.error(f"--add needs --output with a {RESULTS} in it")
     return options
 
 
@@ -145,7 +151,7 @@ def _write(results: Results, directory: Path) -> None:
         results.unavailable["the plot"] = str(error)
         picture = None
     (directory / "bench.html").write_text(page(results, picture))
-    (directory / "bench.json").write_text(results.to_json())
+    (directory / RESULTS).write_text(results.to_json())
     (directory / "bench.txt").write_text(results.to_text())
 
 
@@ -165,6 +171,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         run.sizes()
     results = run.results
     results.machine = describe(workloads, options.cache)
+    if options.add:
+        try:
+            results.add((options.output / RESULTS).read_text())
+        except ValueError as error:
+            print(f"{options.output / RESULTS}: {error}", file=sys.stderr)
+            return 2
     if options.output:
         _write(results, options.output)
     print(results.to_text(), end="")

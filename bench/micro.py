@@ -62,11 +62,10 @@ _KERNEL: Final = (
 
 def contenders() -> list[tuple[Contender, float]]:
     """Who takes part, and with which share of the calls."""
-    wanted = ("probeloom entry", "probeloom entry+return", "probeloom block", "probeloom null")
-    fast = [*(c for c in own("abi") if c.name in wanted), *COMPILERS, *(c for c in BINARY_TOOLS if not c.slow)]
+    fast = [*own("abi"), *COMPILERS]
     return [
         *((c, 1.0) for c in fast),
-        *((c, _SHARES["slow"]) for c in BINARY_TOOLS if c.slow),
+        *((c, _SHARES["slow"]) for c in BINARY_TOOLS),
         *((c, _SHARES["kernel"]) for c in _KERNEL),
     ]
 

@@ -154,9 +154,9 @@ def _frida_interceptor(returns: bool, workload: Workload, setup: Setup) -> Comma
 
 
 BINARY_TOOLS: Final = (
-    Contender("BOLT -instrument", "edges", _bolt),
-    Contender("DynamoRIO bbcount", "blocks", _dynamorio),
-    Contender("e9patch", "blocks", _e9patch),
+    Contender("BOLT -instrument", "edges", _bolt, slow=True),
+    Contender("DynamoRIO bbcount", "blocks", _dynamorio, slow=True),
+    Contender("e9patch", "blocks", _e9patch, slow=True),
     Contender("QEMU plugin, inline", "blocks", partial(_qemu, True), slow=True),
     Contender("QEMU, no plugin", "nothing", partial(_qemu, False), slow=True),
     Contender("Frida Stalker, inline", "blocks", _frida_stalker, slow=True),

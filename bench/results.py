@@ -6,10 +6,13 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from bench.measure import Series
 from bench.micro import Cost
+from bench.workloads import WORKLOADS
+
+WORKLOAD_NAMES: Final = [workload.name for workload in WORKLOADS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,25 @@ class Results:
     def tools(self) -> list[str]:
         """Names of the contenders measured, in the order they were first."""
         return list(dict.fromkeys(m.tool for m in self.measurements))
+
+    def add(self, earlier: str) -> None:
+        """Take from an earlier run's JSON what this one did not measure. Raises ValueError where it is no such file."""
+        content = json.loads(earlier)
+        try:
+            kept = [_measurement(entry) for entry in content["measurements"]]
+            costs = [Cost(**entry) for entry in content["nanoseconds_a_call"]]
+            sizes, unavailable = content["code_size"], content["unavailable"]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not written by bench: {error}") from None
+        measured = {(m.tool, m.workload) for m in self.measurements}
+        self.measurements[:0] = [m for m in kept if (m.tool, m.workload) not in measured]
+        priced = {cost.tool for cost in self.costs}
+        self.costs[:0] = [cost for cost in costs if cost.tool not in priced]
+        self.sizes = {tool: {**sizes.get(tool, {}), **self.sizes.get(tool, {})} for tool in {**sizes, **self.sizes}}
+        done = {m.tool for m in self.measurements}
+        self.unavailable = {**{k: v for k, v in unavailable.items() if k not in done}, **self.unavailable}
+        order = list(dict.fromkeys(m.workload for m in self.measurements))
+        self.classes = sorted(order, key=WORKLOAD_NAMES.index)
 
     def row(self, tool: str) -> dict[str, Measurement]:
         """A contender's measurements by class."""
@@ -120,6 +142,11 @@ class Results:
             cells = [f"{sizes[name]:.2f}" if name in sizes else "-" for name in self.classes]
             lines.append(f"{tool:{width}}" + "".join(f"  {cell:>11}" for cell in cells))
         return "\n".join(lines)
+
+
+def _measurement(entry: Mapping[str, Any]) -> Measurement:
+    series = Series(tuple(entry["original_user_seconds"]), tuple(entry["user_seconds"]))
+    return Measurement(entry["tool"], entry["counts"], entry["class"], series, entry["share_of_work"])
 
 
 def _costs(costs: Sequence[Cost]) -> str:

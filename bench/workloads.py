@@ -40,7 +40,7 @@ class Workload:
     packages: tuple[str, ...]
     """Debian's source packages in it."""
     full: int
-    """Rounds that take about a second."""
+    """Rounds that take about half a second."""
     script: tuple[Path, ...] = ()
     """Arguments before the number of rounds."""
 
@@ -97,11 +97,11 @@ def _amalgamation(cache: Path) -> Path:
 
 
 WORKLOADS: Final = (
-    Workload("loops", _own("loops.c"), (), 1000),
-    Workload("calls", _own("calls.c"), (), 450),
-    Workload("zlib/bzip2", _compressors, ("zlib", "bzip2"), 16),
-    Workload("bytecode VM", _lua, ("lua5.4",), 200, (PROGRAMS / "vm.lua",)),
-    Workload("sqlite", _sqlite, ("sqlite3",), 100),
+    Workload("loops", _own("loops.c"), (), 600),
+    Workload("calls", _own("calls.c"), (), 250),
+    Workload("zlib/bzip2", _compressors, ("zlib", "bzip2"), 9),
+    Workload("bytecode VM", _lua, ("lua5.4",), 110, (PROGRAMS / "vm.lua",)),
+    Workload("sqlite", _sqlite, ("sqlite3",), 50),
 )
 
 

@@ -71,5 +71,11 @@ def test_a_small_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert all(len(row["user_seconds"]) == 2 and 0.3 < row["ratio"] < 30 for row in measured.values())
     assert {cost["tool"] for cost in content["nanoseconds_a_call"]} >= set(tools[:3])
     assert content["code_size"]["probeloom block"]["loops"] > 0
+    added = ["--classes", "loops", "--quick", "--runs", "1", "--tools", "probeloom null", "probeloom entry", "--add"]
+    assert bench.main([*added, "--output", str(out), "--cache", str(tmp_path / "cache")]) == 0
+    more = json.loads((out / "bench.json").read_text())
+    assert {row["tool"] for row in more["measurements"]} == {*measured, "probeloom null"}
+    assert [len(row["user_seconds"]) for row in more["measurements"] if row["tool"] == "probeloom entry"] == [1]
+    assert more["nanoseconds_a_call"] == content["nanoseconds_a_call"]
     page = (out / "bench.html").read_text()
     assert all(tool in page for tool in measured) and "http" not in page
