@@ -1,7 +1,7 @@
 # make demo   a first look: install into .venv, instrument a program of this machine, run it, show the report
 # make test   everything the project holds itself to: ruff, mypy, the tests
 # make matrix realworld mutations   the long runs behind tests' short slices
-# make bench  how fast instrumented programs run, beside other tools: build/bench
+# make bench  how fast instrumented programs run, beside other tools: build/bench (docs/performance.md)
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -37,6 +37,10 @@ $(VENV)/installed: pyproject.toml $(BIN)/python
 
 $(VENV)/installed-for-tests: pyproject.toml $(BIN)/python
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+$(VENV)/installed-for-bench: $(VENV)/installed-for-tests
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[bench]'
 	@touch $@
 
 # A filter that every Debian has: the instrumented copy and the original turn the same input into the same output.
@@ -84,7 +88,7 @@ realworld: packages $(VENV)/installed-for-tests
 mutations: packages $(VENV)/installed-for-tests
 	$(BIN)/python -m tests.elf_mutations --count 2000 --jobs $(JOBS)
 
-bench: packages $(VENV)/installed-for-tests
+bench: packages $(VENV)/installed-for-bench
 	$(BIN)/python -m bench --jobs $(JOBS) --output build/bench $(BENCH_ARGS)
 
 clean:
