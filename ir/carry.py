@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import Final
 
 from ir.blocks import LiftedBlock, Terminator
-from ir.dominance import in_loops
 from ir.lower import Action, Count, LiveAt, LoweringOptions
 from ir.machine import CompiledRegion, Relocation, RelocationKind
 from ir.regions import Region
@@ -124,13 +123,12 @@ class _Carrying:
                 actions = self.actions.get(address, ())
                 if actions and (address != block.address or not all(isinstance(a, Count) for a in actions)):
                     raise _Unsuitable
-        number = {address: index for index, address in enumerate(self.blocks)}
-        edges = [[number[target] for target in self._edges(block)] for block in self.blocks.values()]
-        if in_loops(edges):
-            raise _Unsuitable
-
-    def _edges(self, block: LiftedBlock) -> list[int]:
-        return [target for target in block.successors if self._goes_to(block, target)]
+        # Blocks are in reverse post-order: only round a loop does control go to one that has been passed.
+        passed = set()
+        for block in self.region.blocks:
+            passed.add(block.address)
+            if any(target in passed and self._goes_to(block, target) for target in block.successors):
+                raise _Unsuitable
 
     def _goes_to(self, block: LiftedBlock, target: int | None) -> bool:
         """Whether control stays in the region on the way to `target`: it has the block, and with RSP as it is then."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from lifter.instruction import Flow, Imm, Instruction, Mem, Reg
 from lifter.registers import R12, R13, R14, R15, RBP, RBX, RSP, gpr
@@ -10,7 +11,7 @@ from lifter.registers import R12, R13, R14, R15, RBP, RBX, RSP, gpr
 State = tuple[int | None, int | None]
 """RSP and RBP relative to RSP at the entry; None where unknown."""
 
-_UNKNOWN: State = (None, None)
+_FRAME: Final = gpr(RSP) | gpr(RBP)
 
 
 def step(state: State, instruction: Instruction) -> State:
@@ -29,7 +30,7 @@ def step(state: State, instruction: Instruction) -> State:
         return (None if rsp is None else rsp + instruction.width // 8), rbp
     if mnemonic == "leave":
         return (None if rbp is None else rbp + 8), None
-    if instruction.flow in (Flow.CALL, Flow.CALL_INDIRECT) or not writes & (gpr(RSP) | gpr(RBP)):
+    if instruction.flow in (Flow.CALL, Flow.CALL_INDIRECT) or not writes & _FRAME:
         return state
     destination = operands[0] if operands else None
     if not isinstance(destination, Reg) or destination.width != 64 or destination.index not in (RSP, RBP):
@@ -63,7 +64,8 @@ def depths(
             continue
         state = at_start[start]
         for _, instruction in lines[:-1]:
-            state = step(state, instruction)
+            if instruction.effects.writes & _FRAME:
+                state = step(state, instruction)
         result[start] = state
         state = step(state, lines[-1][1])
         for successor in successors.get(start, ()):
