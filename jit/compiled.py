@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from codecache.types import CompiledRegion, CompileFailure
+from ir.carry import CarriedRegion
 from ir.lower import SLOTS_SIZE
 from jit.layout import CompiledFunction, Piece
 from jit.prepare import Work
 from jit.regions import AnyRegion
 from lifter.errors import Refusal
 from lifter.image.types import Image
+from lifter.instruction import Handling
 
 _GO_FRAME_LIMIT: Final = 512
 """Bytes that a region may use below a goroutine's stack pointer: Go keeps 800 below its guard for functions that
@@ -32,6 +34,19 @@ def compiled_whole(image: Image, work: Work, results: Sequence[Result]) -> Compi
     redirects = tuple((redirect.site, redirect.opcode, region.head) for redirect, region in work.code.redirects)
     entry = work.plan.graph.function.address
     return CompiledFunction(entry, work.code.entry_stub is not None, tuple(pieces), work.plan.sites, redirects)
+
+
+def instructions(work: Work) -> dict[int, Handling]:
+    """How the instructions of the function's regions are made, by address. Some are in several regions."""
+    found: dict[int, Handling] = {}
+    for region, made in zip(work.plan.regions, work.code.regions, strict=True):
+        carried = isinstance(made, CarriedRegion)
+        for block in region.blocks:
+            for step in block.body:
+                found[step.address] = Handling.VERBATIM if carried else step.handling
+            if block.last is not None:
+                found[block.last_address] = Handling.VERBATIM if carried else Handling.LIFTED
+    return found
 
 
 def refusal(work: Work, reason: str, address: int = -1) -> Refusal:

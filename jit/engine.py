@@ -7,6 +7,7 @@ image -> functions -> graphs -> tracepoints -> plans -> IR -> compiled regions -
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,12 +21,13 @@ from codecache.types import CompiledRegion, CompileFailure, Overlay
 from ir.source import RegionSource
 from jit import datafile, offline
 from jit.builtcache import decode, encode, plan_key
-from jit.compiled import compiled_whole, refusal
+from jit.compiled import compiled_whole, instructions, refusal
 from jit.layout import CompiledFunction, lay_out, trampolines
 from jit.prepare import Clock, Options, Prepared, Work, load_probes, prepare
 from jit.tracepoints import Spec, Tracepoint
 from lifter.errors import Refusal, RefusedError
 from lifter.image.types import Image
+from lifter.instruction import Handling
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +193,8 @@ class _Build:
         tracepoints: Sequence[Tracepoint],
         cache_bytes: int,
     ) -> dict[str, Any]:
-        regions = [region for work in works for region in work.code.all_regions]
-        lifted = sum(region.lifted for region in regions)
-        verbatim = sum(region.verbatim for region in regions)
+        kinds = Counter(kind for work in works for kind in instructions(work).values())
+        lifted, verbatim = kinds[Handling.LIFTED], kinds[Handling.VERBATIM]
         graphs = [work.plan.graph for work in works]
         total = sum(len(block.instructions) for graph in graphs for block in graph.blocks.values())
         regions_planned = (region for work in works for region in work.plan.regions)
