@@ -303,6 +303,10 @@ def _watch(block: PreparedBlock, before: Batch, original: Results, undefined: in
     gprs = np.array([[index == RSP or bool(mask >> index & 1) for index in range(16)] for mask in masks])
     flags = np.array([(mask & ARITHMETIC_FLAGS | DF) & ~undefined for mask in masks], np.uint64)
     border = before.gprs[:, RSP] + np.uint64((block.lowest - RED_ZONE) % 2**64)
+    if block.lifted.terminator is Terminator.CALL:
+        # A region pushes the return address before it reads the target from memory, and there is none if that faults.
+        at_call = before.gprs[:, RSP] + np.uint64((block.lifted.stack_delta or 0) % 2**64)
+        border = np.where(ended(original), border, at_call)
     return Watch(gprs, flags, border, REGIONS, (COUNTERS,))
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from codecache import CompiledRegion, CompileFailure
 from fuzz.campaign import Failure, Job, Result, Settings, kind_of
 from fuzz.journal import Journal, read_campaign
 from fuzz.runner import Means, run_campaign
 from fuzz.workers import LocalWorkers, case_of, job_of
 from jit.cli import main
 from lifter.errors import DifferenceError, ProbeloomError, UsageError
+from tests import codecache_samples as samples
 from tests.campaign_jobs import die_at_two, wrong
 from tests.test_lifted_semantics import NEEDED
 from tests.tool import Tool
@@ -54,6 +56,15 @@ def test_a_process_that_dies_is_a_failure_and_the_rest_goes_on():
     assert "SIGABRT" in failure.what
     assert job_of(failure.case) == numbered(5)[2]
     assert not any(answers[number].failures for number in (0, 1, 3, 4))
+
+
+def test_a_region_that_ends_llvm_is_a_failure_of_its_own_and_the_job_goes_on():
+    from fuzz.compiling import compile_safely
+
+    found = compile_safely([samples.hopeless(), samples.branch()])
+    assert isinstance(found[0], CompileFailure)
+    assert found[0].reason.startswith("LLVM gave up")
+    assert isinstance(found[1], CompiledRegion)
 
 
 def test_a_fault_of_ours_in_a_job_ends_the_campaign_and_names_it():
