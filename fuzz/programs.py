@@ -142,7 +142,8 @@ def _check_in(directory: Path, recipe: Recipe) -> str:
     try:
         image = open_image(program)
         # Of a static program only what csmith made: the C library is there each time.
-        patterns = ("func_*", "main") if "-static" in recipe.options and "-s" not in recipe.options else ("*",)
+        own = [function.name for function in image.functions if function.name.startswith("func_")]
+        patterns = [*own, "main"] if "-static" in recipe.options else ["*"]
         specs = [Spec(Point(point), pattern) for point in recipe.points for pattern in patterns]
         built = engine.build(image, specs, Options(1, recipe.liveness, recipe.update, use_cache=False))
         engine.write(image, built, instrumented)
