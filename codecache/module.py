@@ -50,11 +50,13 @@ attributes #2 = {{ noredzone nounwind null_pointer_is_valid noimplicitfloat noin
 """
 """What stands at the head of every module. `uwtable` makes LLVM state each region's frame size in .eh_frame."""
 
-OPTIONS = ("enable-shrink-wrap=0", "fixup-byte-word-insts=0", "enable-misched=0")
+OPTIONS = ("enable-shrink-wrap=0", "fixup-byte-word-insts=0", "enable-misched=0", "x86-cmov-converter=0")
 """LLVM's own options. Without shrink-wrapping the frame is made at the function's start, for every path. The fixup of
 byte and word loads makes `movzbl (%rdi), %edi` of `movb (%rdi), %dil` although the rest of rdi is live: LLVM 22
 overlooks that the instruction reads rdi where it is its own address. The scheduler before register allocation moves
-what depends on RSP alone in front of the statement that takes the registers in, where every register holds a value."""
+what depends on RSP alone in front of the statement that takes the registers in, where every register holds a value.
+The converter of cmov makes a branch around a load that a cmov of the program carries out whatever its condition says,
+and may fault in."""
 
 _LEAN = (
     *("disable-lsr", "disable-cgp", "disable-constant-hoisting", "disable-partial-libcall-inlining"),
@@ -64,7 +66,7 @@ _LEAN = (
     *("disable-ssc", "disable-copyprop", "disable-postra-machine-licm", "disable-postra-machine-sink"),
     "disable-post-ra",
 )
-_ACTIVE = ("x86-cmov-converter", "x86-early-ifcvt")
+_ACTIVE = ("x86-early-ifcvt",)
 """What code generation leaves out (`_LEAN` set, `_ACTIVE` cleared) for regions that take no IR passes: LLVM's time
 goes into passes that have nothing to do, since the program's compiler did that work. Measured over 240 regions of gzip
 with counters in every block: code generation executes 22% fewer instructions, the code is 1.6% smaller, and 10 of the

@@ -42,7 +42,7 @@ from fuzz.encodings import Encoding, all_encodings, find
 from fuzz.generators import usable
 from fuzz.lifted import RED_ZONE, halves, undefined_after
 from fuzz.native import NativeOracle
-from fuzz.oracles import is_emulated, unsure_after
+from fuzz.oracles import unsure_after
 from fuzz.rows import features, runnable
 from fuzz.shrink import shrink_code
 from fuzz.state import Batch, Results
@@ -264,14 +264,15 @@ class BlockOracles:
         found = first_difference(before, original, lifted, watch, describe)
         found = found or _wrong_count(block, lifted, there & ended(lifted), describe)
         count = len(before.gregs)
-        if found is not None or not all(map(is_emulated, block.instructions)):
+        unsure = unsure_after(block.instructions)
+        if found is not None or unsure is None:
             return _Verdict(count, 0, int(there.sum()), found, NATIVE)
         few = Batch(before.gregs[:_EMULATED], before.xsave[:_EMULATED], before.memory[:_EMULATED])
         answer = self._emulated.run_batch(block.content, _twice(few), generous_from=len(few.gregs))
         original, lifted = halves(answer.results)
         if (original.signal == signal.SIGILL).any():
             return _Verdict(count, 0, int(there.sum()), None)
-        watch = _watch(block, few, original, undefined | unsure_after(block.instructions))
+        watch = _watch(block, few, original, undefined | unsure)
         found = first_difference(few, original, lifted, watch, describe)
         if found is None:
             half = len(original.signal)

@@ -79,7 +79,7 @@ class Oracles:
         found = first_difference(prepared, states, original, lifted)
         if found is not None:
             return Checked(count, 0, _difference(prepared, states, found, NATIVE))
-        if self._emulated is None or most == 0 or not all(map(is_emulated, prepared.instructions)):
+        if self._emulated is None or most == 0 or unsure_after(prepared.instructions) is None:
             return Checked(count, 0, None)
         first = np.arange(count) < (count if most is None else most)
         few = select(states, first)
@@ -107,7 +107,7 @@ class Oracles:
         if ((original.signal == signal.SIGILL) & (native.signal != signal.SIGILL)).any():
             return False
         ended = native.signal == signal.SIGTRAP
-        watch = differences.without_flags(watch_of(prepared, states), unsure_after(prepared.instructions))
+        watch = differences.without_flags(watch_of(prepared, states), unsure_after(prepared.instructions) or 0)
         describe = Describer(prepared.instructions, states)
         found = differences.first_difference(states, original, lifted, watch, describe)
         if found is None:
@@ -124,17 +124,14 @@ class Oracles:
         return found is None or Found(found.row, f"unicorn: {found.what}")
 
 
-def unsure_after(instructions: Sequence[Instruction]) -> int:
-    """Flags that unicorn has wrong after some code."""
+def unsure_after(instructions: Sequence[Instruction]) -> int | None:
+    """Flags that unicorn has wrong after some code; None where it is not to be asked about the code at all."""
     unsure = 0
     for instruction in instructions:
+        if limit_of(instruction) or instruction.flow is Flow.HALT or instruction.effects.reads & unsure:
+            return None
         unsure = unsure & ~instruction.effects.kills | unsure_flags(instruction)
     return unsure
-
-
-def is_emulated(instruction: Instruction) -> bool:
-    """Whether unicorn is to be asked about an instruction."""
-    return not limit_of(instruction) and instruction.flow is not Flow.HALT
 
 
 def select(batch: Batch, rows: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Batch:

@@ -46,16 +46,13 @@ _REASONS: Final[dict[str, str]] = {
         "sysexit", "swapgs", "retf", "retfq", "vmcall", "vmmcall",
     ), "a privileged instruction (unicorn runs it)"),
     "enter": "enter (unicorn does not touch the end of the new frame, as the processor and lifted code do)",
+    **dict.fromkeys(("loope", "loopne"), "loope and loopne (unicorn loses all flags where the count ends the loop)"),
     **dict.fromkeys(("xbegin", "xend", "xabort", "xtest"), "a memory transaction"),
 }  # fmt: skip
 
 
-_UNSURE: Final[dict[str, int]] = {
-    **dict.fromkeys(("fcomi", "fcomip", "fucomi", "fucomip"), AF | SF | OF),
-    **dict.fromkeys(("loope", "loopne"), ARITHMETIC_FLAGS),
-}
-"""Flags that unicorn leaves wrong: x87 comparisons do not clear three of them, and loops that their count ends lose
-all."""
+_UNSURE: Final = dict.fromkeys(("fcomi", "fcomip", "fucomi", "fucomip"), AF | SF | OF)
+"""Flags that unicorn leaves wrong: x87 comparisons do not clear these."""
 
 
 def unsure_flags(instruction: Instruction) -> int:
