@@ -1,4 +1,4 @@
-"""Whether a program can run its own code in several threads (or processes sharing a mapping) at once."""
+"""Whether a program can run its own code in several threads at once."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from lifter.image.types import Image, Kind
 _STARTERS: Final = frozenset(
     (
         "pthread_create", "thrd_create", "clone", "__clone", "clone3", "__clone3", "__clone_internal",
-        "fork", "__fork", "_Fork", "__libc_fork", "vfork", "__vfork", "__libc_vfork", "forkpty", "daemon",
         "g_thread_new", "g_thread_try_new", "timer_create", "aio_read", "aio_write", "lio_listio", "mq_notify",
         "uv_thread_create", "uv_queue_work", "__kmpc_fork_call", "__kmpc_fork_teams", "SDL_CreateThread",
         "syscall",
     )
 )  # fmt: skip
-"""Functions that start a thread or process which goes on in the program's code. A process counts because the
-counters are mapped shared. What only runs another program (posix_spawn, system, popen) does not."""
+"""Functions that start a thread which goes on in the program's code. A process made by fork does not count, although
+it shares the counters: shells and interpreters fork, seldom go on in both, and would pay several times their time."""
 _PREFIXES: Final = ("GOMP_parallel", "GOMP_task", "_ZNSt6thread", "_ZN3tbb", "g_thread_pool_")
-_SYSCALLS: Final = re.compile(rb"(?:\xb8|\xc7\xc0)(?:\x38|\x39|\x3a|\xb3\x01)\x00{2,3}.{0,64}?\x0f\x05", re.DOTALL)
-"""clone, fork, vfork or clone3 called in place: its number into EAX, and a syscall soon after."""
+_SYSCALLS: Final = re.compile(rb"(?:\xb8|\xc7\xc0)(?:\x38|\xb3\x01)\x00{2,3}.{0,64}?\x0f\x05", re.DOTALL)
+"""clone or clone3 called in place: its number into EAX, and a syscall soon after."""
 
 
 def can_start_threads(image: Image) -> bool:
