@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from ir.blocks import LiftedBlock, Terminator
-from ir.lower import Action, Count, LiveAt, LoweringOptions
+from ir.lower import NO_GUARD, Action, Count, LiveAt, LoweringOptions
 from ir.machine import CompiledRegion, Relocation, RelocationKind
 from ir.regions import Region
 from lifter.builder import Symbols
@@ -121,7 +121,7 @@ class _Carrying:
                 inside.append(block.last_address)
             for address in inside:
                 actions = self.actions.get(address, ())
-                if actions and (address != block.address or not all(isinstance(a, Count) for a in actions)):
+                if actions and (address != block.address or not all(map(_is_plain, actions))):
                     raise _Unsuitable
         # Blocks are in reverse post-order: only round a loop does control go to one that has been passed.
         passed = set()
@@ -305,3 +305,7 @@ def _encode(jump: _Jump, distance: int) -> bytes:
         return opcode + distance.to_bytes(1, "little", signed=True)
     opcode = _JMP32 if jump.condition < 0 else bytes((0x0F, 0x80 + jump.condition))
     return opcode + distance.to_bytes(4, "little", signed=True)
+
+
+def _is_plain(action: Action) -> bool:
+    return isinstance(action, Count) and action.guard == NO_GUARD

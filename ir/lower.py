@@ -39,12 +39,18 @@ LiveAt = Callable[[int], int]
 """Address of an original instruction -> mask of what is live before it."""
 
 
+NO_GUARD: Final = -1
+"""In place of the index of a word: the action always runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Count:
     """Add one to a counter."""
 
     counter: int
     """Index among the counters."""
+    guard: int = NO_GUARD
+    """Index of a word among the counters: 1 while the action runs, 0 while it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,8 @@ class Call:
     """Index of its private words among the counters."""
     address: int
     """Of the tracepoint."""
+    guard: int = NO_GUARD
+    """As of `Count`."""
 
 
 Action = Count | Call
@@ -401,13 +409,45 @@ class _Lowering:
     def _emit_actions(self, address: int) -> None:
         for action in self.actions.get(address, ()):
             self.b.flush()
-            if isinstance(action, Call):
-                self._call_probe(action)
-            elif action.counter in self.local:
+            if isinstance(action, Count) and action.counter in self.local:
                 bit = self.local[action.counter]
-                self.b.set_register(bit, self.b.op("add", 64, self.b.read_reg(bit, 64), "1"))
+                amount = "1" if action.guard == NO_GUARD else self._guard(action.guard)
+                self.b.set_register(bit, self.b.op("add", 64, self.b.read_reg(bit, 64), amount))
+            elif action.guard == NO_GUARD:
+                self._emit_action(action)
             else:
-                self._add_to_counter(action.counter, "1")
+                self._emit_guarded(action)
+
+    def _emit_action(self, action: Action) -> None:
+        if isinstance(action, Call):
+            self._call_probe(action)
+        else:
+            self._add_to_counter(action.counter, "1")
+
+    def _guard(self, word: int) -> str:
+        """The word as it is now: whoever switches it does not wait for regions to end."""
+        return self.b.emit(f"load volatile i64, ptr @{self.symbols.name('c', word)}, align 8")
+
+    def _emit_guarded(self, action: Action) -> None:
+        b = self.b
+        writes = action.probe.writes & GPRS & ~_RSP_BIT if isinstance(action, Call) else 0
+        reads = action.probe.reads & GPRS & ~_RSP_BIT if isinstance(action, Call) else 0
+        # Values made inside are not there for what comes after.
+        before = {index: b.read_reg(index, 64) for index in bits(reads | writes)}
+        runs = b.icmp("ne", 64, self._guard(action.guard), "0")
+        state = b.snapshot()
+        came_from = self.current_label
+        inside, after = f"g{len(b.lines)}", f"h{len(b.lines)}"
+        b.line(f"br i1 {runs}, label %{inside}, label %{after}")
+        b.start_block(inside)
+        self._emit_action(action)
+        made = {index: b.read_reg(index, 64) for index in bits(writes)}
+        b.line(f"br label %{after}")
+        b.restore(state)
+        b.start_block(after)
+        self.current_label = after
+        for index, value in made.items():
+            b.set_register(index, b.emit(f"phi i64 [ {value}, %{inside} ], [ {before[index]}, %{came_from} ]"))
 
     def _add_to_counter(self, counter: int, amount: str) -> None:
         b = self.b

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final
 
-from ir.lower import Action, Call, Count
+from ir.lower import NO_GUARD, Action, Call, Count
 from ir.probes import CompiledProbe
 from jit.planner import FunctionPlan
 from jit.tracepoints import Point, Spec, Tracepoint
@@ -36,6 +37,8 @@ class Wanted:
     instructions: int
     leaves_early: bool = False
     """A tail call: the function's result is not there yet."""
+    guard: Spec | None = None
+    """The spec whose word decides whether the action runs, if one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Attachments:
     @property
     def counted_blocks(self) -> frozenset[int]:
         """Blocks that need nothing but a count."""
-        return self.blocks - {point.block for point in self.points if point.action != "count"}
+        return self.blocks - {point.block for point in self.points if point.action != "count" or point.guard}
 
     @property
     def entry_apart(self) -> bool:
@@ -83,28 +86,42 @@ class Attachments:
 
     def counters(self, plan: FunctionPlan) -> int:
         """How many counters its plan needs."""
-        return len(self._counted(plan)) + self._counts_entries(plan)
+        return len(self._counted(plan)) + self._counts_entries(plan) + len(self._guarded_counts(plan))
+
+    def _guarded_counts(self, plan: FunctionPlan) -> list[Wanted]:
+        """Counts that a word of their own switches: each has a counter to itself."""
+        return [p for p in self.points if p.action == "count" and p.guard and p.block not in plan.refused]
 
     def _counted(self, plan: FunctionPlan) -> list[int]:
         blocks = {
             point.block
             for point in self.points
             if point.action == "count"
+            and not point.guard
             and point.block not in plan.refused
             and not (plan.entry_stub and point.point is Point.ENTRY)
         }
         return sorted(blocks)
 
     def _counts_entries(self, plan: FunctionPlan) -> bool:
-        return plan.entry_stub and any(p.point is Point.ENTRY and p.action == "count" for p in self.points)
+        return plan.entry_stub and any(
+            p.point is Point.ENTRY and p.action == "count" and not p.guard for p in self.points
+        )
 
     def actions(
-        self, plan: FunctionPlan, first_counter: int, first_word: int, find_probe: FindProbe
+        self,
+        plan: FunctionPlan,
+        first_counter: int,
+        first_word: int,
+        find_probe: FindProbe,
+        guards: Mapping[Spec, int] = MappingProxyType({}),
     ) -> FunctionActions:
-        """Give out counters and words from the given indexes on, and say what runs where."""
+        """Give out counters and words from the given indexes on, and say what runs where. `guards` are the indexes of
+        the words that switch specs."""
         counted = self._counted(plan)
         counters = {block: first_counter + index for index, block in enumerate(counted)}
         entry_counter = first_counter + len(counted)
+        own_counter = entry_counter + self._counts_entries(plan)
         redirected = {redirect.block for redirect in plan.redirects}
         run = _Actions(first_word)
         for block, counter in counters.items():
@@ -119,12 +136,19 @@ class Attachments:
                 run.refusals.append(refusal)
                 continue
             apart = plan.entry_stub and point.point is Point.ENTRY
+            guard = guards[point.guard] if point.guard else NO_GUARD
+            if point.action == "count" and point.guard:
+                count = Count(own_counter, guard)
+                (run.at_entry if apart else run.at.setdefault(point.block, [])).append(count)
+                run.tracepoints.append(self._row(point, ((own_counter, 1),), (0, 0)))
+                own_counter += 1
+                continue
             if point.action == "count":
                 index = entry_counter if apart else counters[point.block]
                 run.tracepoints.append(self._row(point, ((index, 1),), (0, 0)))
                 continue
             probe = find_probe(point.action)
-            call = Call(probe, first_word + run.words, point.address)
+            call = Call(probe, first_word + run.words, point.address, guard)
             run.words += probe.words
             (run.at_entry if apart else run.at.setdefault(point.address, [])).append(call)
             run.tracepoints.append(self._row(point, (), (call.words, probe.words)))
@@ -201,7 +225,7 @@ def _select(image: Image, graph: FunctionGraph, spec: Spec, refusals: list[Refus
         case Point.BLOCK:
             refusals.extend(graph.refusals)
             return [
-                Wanted(spec.point, b.address, b.address, spec.action, b.size, len(b.instructions))
+                Wanted(spec.point, b.address, b.address, spec.action, b.size, len(b.instructions), guard=_guard(spec))
                 for b in graph.blocks.values()
             ]
         case Point.ENTRY:
@@ -225,7 +249,11 @@ def _select(image: Image, graph: FunctionGraph, spec: Spec, refusals: list[Refus
 
 def _at(block: Block, address: int, spec: Spec, leaves_early: bool = False) -> Wanted:
     size = next(instruction.size for a, instruction in block.addressed() if a == address)
-    return Wanted(spec.point, address, block.address, spec.action, size, 1, leaves_early)
+    return Wanted(spec.point, address, block.address, spec.action, size, 1, leaves_early, _guard(spec))
+
+
+def _guard(spec: Spec) -> Spec | None:
+    return spec if spec.guarded else None
 
 
 def _returns(image: Image, graph: FunctionGraph, spec: Spec, refusals: list[Refusal]) -> list[Wanted]:

@@ -116,6 +116,8 @@ class Prepared:
     """Number of counters, private words of probes included."""
     functions_selected: int
     tracepoints_selected: int
+    guards: Mapping[Spec, int]
+    """Guarded specs -> index among the counters of the word that switches their actions."""
 
 
 def effective_liveness(image: Image, mode: LivenessMode) -> LivenessMode:
@@ -189,6 +191,7 @@ class _Preparation:
         self.options = options
         self.refusals: list[Refusal] = []
         self.selected = self.words = 0
+        self.guards: dict[Spec, int] = {}
         self.probes = load_probes(specs, options.probes)
         self.mode = effective_liveness(image, options.liveness)
         atomic = options.counter_update == "atomic" or (options.counter_update == "auto" and can_start_threads(image))
@@ -217,7 +220,7 @@ class _Preparation:
             Planned(plan, acts, partial(Borders, self.image, graphs, liveness, plan.graph), self.lowering)
             for plan, acts in zip(plans, actions, strict=True)
         )
-        return Prepared(planned, self.refusals, self.words, len(functions), self.selected)
+        return Prepared(planned, self.refusals, self.words, len(functions), self.selected, self.guards)
 
     # --- analysis ---------------------------------------------------------------------------------------
 
@@ -282,9 +285,11 @@ class _Preparation:
         """Give out counters, then words of probes."""
         next_counter = 0
         next_word = sum(item.counters(plan) for item, plan in zip(attachments, plans, strict=True))
+        self.guards = {spec: next_word + number for number, spec in enumerate(s for s in self.specs if s.guarded)}
+        next_word += len(self.guards)
         result = []
         for item, plan in zip(attachments, plans, strict=True):
-            actions = item.actions(plan, next_counter, next_word, self.probes.__getitem__)
+            actions = item.actions(plan, next_counter, next_word, self.probes.__getitem__, self.guards)
             next_counter += item.counters(plan)
             next_word += actions.words
             self.refusals.extend(actions.refusals)

@@ -48,7 +48,7 @@ class Handle:
     is_enabled: bool = True
 
     def disable(self) -> None:
-        """Take it out of the code: not a single instruction of it is left to be executed."""
+        """Take it out of the code, every instruction of it; or if it is guarded, have it skipped."""
         self.session._ask("switch", self.number, False)
         self.is_enabled = False
 
@@ -137,9 +137,14 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.detach()
 
-    def instrument(self, spec: str, action: Probe | str = "count") -> Handle:
+    def instrument(
+        self, spec: str, action: Probe | str = "count", *, switch: Literal["patch", "guard"] = "patch"
+    ) -> Handle:
         """Put a probe in: `spec` is 'POINT:[MODULE!]FUNCTION', as on the command line; `action` is `count`, a Python
         probe, or 'FILE.py:NAME'.
+
+        `switch` is how it is disabled and enabled: `patch` takes it out of the code, so that it costs nothing while it
+        is off, but stops the process for a moment; `guard` has the code look whether it is on, each time.
 
         Nothing is compiled before a function is called. Raises UsageError for a malformed spec or action.
         """
@@ -153,6 +158,7 @@ class Session:
             if parsed.action != "count":
                 raise UsageError(f"'{spec}' has an action already, and another one was given")
             parsed = replaced(parsed, action=action)
+        parsed = replaced(parsed, guarded=switch == "guard")
         self._next += 1
         notes = self._ask("add", self._next, parsed, compiled)
         return Handle(self, parsed, self._next, tuple(notes))

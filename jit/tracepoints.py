@@ -28,6 +28,8 @@ class Spec:
     """'count' or 'FILE.py:NAME'."""
     module: str = ""
     """A glob over modules of a process; '' for its executable (see `jit.live.scope`)."""
+    guarded: bool = False
+    """Whether its actions run only while a word of its own is not 0."""
 
     def __str__(self) -> str:
         module = f"{self.module}!" if self.module else ""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from tests.live_corpus import compare
 from tests.live_programs import compiled
 from tests.tool import Tool
 
-CHOSEN = ("calls", "switches", "tailcalls", "dynamic", "exceptions")
+CHOSEN = ("calls", "switches", "tailcalls", "dynamic", "exceptions", "forks", "reexec")
 
 LIBRARY_CALLS = """
 #include <stdio.h>
@@ -86,6 +88,39 @@ def test_dies_of_what_killed_the_program(tool: Tool, library_calls: Path, number
     done = run(tool, "--probe=entry:free", "--format=json", library_calls, str(number.value))
     assert done.returncode == -number
     assert sum(row["count"] for row in json.loads(done.stderr)["probes"]) >= 100
+
+
+@pytest.mark.needs("gcc", "gdb")
+def test_code_in_the_cache_has_names(tool: Tool, library_calls: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*tool.command, "run", "--symbols", "--probe=block:main", f"--output={tmp_path}/report", library_calls],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env={**os.environ, **tool.environment},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    names = r"[0-9a-f]+ [0-9a-f]+ main \[probeloom\]"
+    while not (children := Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()) or not (
+        found := [p for pid in children if (p := Path(f"/tmp/perf-{pid}.map")).exists()]
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.communicate(b"", timeout=60)
+    symbols = Path(str(found[0]).replace("perf-", "probeloom-").replace(".map", ".symbols"))
+    try:
+        (line,) = [line for line in found[0].read_text().splitlines() if re.fullmatch(names, line)]
+        said = subprocess.run(
+            ["gdb", "-batch", "-ex", f"add-symbol-file {symbols}", "-ex", f"info symbol 0x{line.split()[0]}"],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert "main [probeloom]" in said.stdout
+    finally:
+        found[0].unlink()
+        symbols.unlink()
+
+
+@pytest.mark.needs("go")
+def test_go(tool: Tool, built: Path, tmp_path: Path) -> None:
+    (program,) = (program for program in programs() if program.name == "scheduler")
+    assert compare(Cell(program, "go", "O2", "static", stripped=False), tool, built, tmp_path) == ""
 
 
 @pytest.mark.needs("gcc")

@@ -72,6 +72,24 @@ def test_probes_come_and_go(hammer: Path, tool: Tool) -> None:
         assert "memfd:probeloom" not in Path(f"/proc/{process.pid}/maps").read_text()
 
 
+def test_guarded_probes_are_skipped_while_off(hammer: Path) -> None:
+    with running(hammer, 2) as process, Session.attach(process.pid) as session:
+        counted = session.instrument("block:work", count, switch="guard")
+        noted = session.instrument("entry:small", largest, switch="guard")
+        until(lambda: counted.count() > 100 and noted.rows()[0].words[1] > 100)
+        code = session.status()["processes"][0]["modules"]
+        counted.disable()
+        noted.disable()
+        off = counted.count(), noted.rows()[0].words[1]
+        time.sleep(0.3)
+        # A thread that had looked just before counts once more.
+        assert counted.count() - off[0] < 10 and noted.rows()[0].words[1] - off[1] < 10
+        assert session.status()["processes"][0]["modules"] == code
+        counted.enable()
+        until(lambda: counted.count() > off[0] + 100)
+        assert noted.rows()[0].words[1] - off[1] < 10
+
+
 def test_patched_while_eight_threads_run_through_it(hammer: Path) -> None:
     with running(hammer, 8) as process, Session.attach(process.pid) as session:
         handle = session.instrument("block:mix")

@@ -38,6 +38,7 @@ class Options:
     liveness: LivenessMode
     counter_update: CounterUpdate
     use_cache: bool
+    name_code: bool = False
 
 
 def supervisor(options: Options) -> Supervisor:
@@ -46,7 +47,7 @@ def supervisor(options: Options) -> Supervisor:
     if not specs:
         raise UsageError("no probe given: --probe 'entry:*' counts every call")
     settings = Settings(options.jobs, options.liveness, options.counter_update, options.use_cache, read_probes(specs))
-    return Supervisor(specs, settings, options.children, console.note)
+    return Supervisor(specs, settings, options.children, console.note, name_code=options.name_code)
 
 
 @contextmanager

@@ -30,6 +30,9 @@ Children = Annotated[
     Literal["sum", "apart", "ignore"],
     typer.Option(help="Processes made by fork: counted together, each for itself, or not at all."),
 ]
+NameCode = Annotated[
+    bool, typer.Option("--symbols", help="Write /tmp/perf-PID.map for perf and /tmp/probeloom-PID.symbols for gdb.")
+]
 Duration = Annotated[
     str | None, typer.Option("--for", metavar="TIME", help="End after 30s, 500ms, 5m; else at Ctrl-C.")
 ]
@@ -61,6 +64,7 @@ def _run(
     liveness: Liveness = "abi",
     counter_update: CounterUpdate = "auto",
     no_cache: NoCache = False,
+    name_code: NameCode = False,
 ) -> int:
     """Run a program under probes, and report when it has ended.
 
@@ -87,6 +91,7 @@ def _attach(
     liveness: Liveness = "abi",
     counter_update: CounterUpdate = "auto",
     no_cache: NoCache = False,
+    name_code: NameCode = False,
 ) -> None:
     """Put probes into a running process, which goes on; take them out again, and report."""
     from jit.commands.attach import attach
@@ -136,6 +141,7 @@ def _options(**given: Any) -> Any:
         files=tuple(given["probes"] or ()),
         jobs=job_count(given["jobs"]),
         use_cache=not given["no_cache"],
+        name_code=given.get("name_code", False),
         **{name: given[name] for name in chosen},
     )
 

@@ -40,7 +40,7 @@ def top(pid: int, seconds: float | None, options: Options) -> None:
             try:
                 table = _Table(options)
                 end = None if seconds is None else time.monotonic() + seconds
-                while not follower.stopping and follower.tracer.threads:
+                while not follower.stopping and not follower.tracer.is_done:
                     left = _PERIOD if end is None else min(_PERIOD, end - time.monotonic())
                     if left <= 0:
                         break

@@ -18,14 +18,14 @@ class Account:
     """The counters of one module with one set of probes."""
 
     data: DataFile
-    open: dict[int, Counters] = field(default_factory=dict)
-    """By the process that they were made for."""
+    counters: list[Counters] = field(default_factory=list)
+    """Those of the first process first."""
 
     def values(self) -> npt.NDArray[np.uint64]:
         """All counters added up; words of Python probes are those of the first process."""
         counts = min((t.words[0] for t in self.data.tracepoints if t.words[1]), default=len(self.data.counters))
         total = np.zeros(len(self.data.counters), np.uint64)
-        for number, counters in enumerate(self.open.values()):
+        for number, counters in enumerate(self.counters):
             values = counters.values()
             if number:
                 values[counts:] = 0
@@ -40,9 +40,9 @@ class Books:
         self.accounts: dict[int, Account] = {}
         """By module number."""
 
-    def enter(self, module: int, data: DataFile, pid: int, counters: Counters) -> None:
+    def enter(self, module: int, data: DataFile, counters: Counters) -> None:
         """Note new counters of a process."""
-        self.accounts.setdefault(module, Account(data)).open[pid] = counters
+        self.accounts.setdefault(module, Account(data)).counters.append(counters)
 
     def put_in_force(self, module: int) -> None:
         """The plan of a module is the one that counts from now on: its probes have the words that matter."""

@@ -161,7 +161,8 @@ class _Module:
                 LiveFunction(address, function.end, function.demangled, waits(self.image, plan), intrusive(plan))
             )
         segment = datafile.encode(laid)
-        self.plan = ModulePlan(segment, not self.image.is_go, tuple(functions), tuple(prepared.refusals))
+        guards = tuple(prepared.guards.items())
+        self.plan = ModulePlan(segment, not self.image.is_go, tuple(functions), tuple(prepared.refusals), guards)
         return self.plan
 
     def build(self, address: int, compiler: Compiler) -> CompiledFunction | Refusal:
@@ -220,7 +221,8 @@ class _Builder:
             probes=probes,
             whole_pages=True,
         )
-        key = plan_key(image, specs, probes, ("live", settings.liveness, settings.counter_update))
+        guarded = ",".join(str(spec) for spec in specs if spec.guarded)
+        key = plan_key(image, specs, probes, ("live", settings.liveness, settings.counter_update, guarded))
         module = self.modules[request.module] = _Module(image, specs, options, key)
         if self.store is not None:
             module.recall(self.store)

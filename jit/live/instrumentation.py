@@ -14,7 +14,9 @@ from jit.live.errors import TargetBusyError, TargetGoneError
 from jit.live.faults import PageFault, PageFaults
 from jit.live.maps import PAGE
 from jit.live.module import LiveModule, State
+from jit.live.symbols import SymbolFiles
 from jit.live.target import Target
+from jit.tracepoints import Spec
 
 Ask = Callable[[int, int], None]
 """Called with (module, function) to have a function compiled."""
@@ -45,6 +47,10 @@ class Instrumentation:
         self.fresh: set[int] = set()
         """Modules that were instrumented before anything of them ran."""
         self.statistics = Statistics()
+        self.off: set[Spec] = set()
+        """Guarded specs whose actions do not run now."""
+        self.symbols: SymbolFiles | None = None
+        """Where code in the cache is named, if it is to be."""
         self._ask = ask
         self._books = books
         self._faults = faults
@@ -73,9 +79,11 @@ class Instrumentation:
         """
         assert opened.plan is not None
         module = LiveModule(opened.module, bias, opened.plan)
+        if self.symbols is not None:
+            module.on_code = self.symbols.add
         with self.target.stopped():
             module.arm(self.target)
-            self._books.enter(module.number, module.data, self.target.pid, module.counters)
+            self._books.enter(module.number, module.data, module.counters)
             self._make_wait(module)
             self._take_over(module, before)
             self.modules[module.number] = module
@@ -93,7 +101,14 @@ class Instrumentation:
         self.statistics.from_store += len(opened.ready)
         self._ask_for_called(module)
 
+    def switch(self, off: set[Spec]) -> None:
+        """Let the actions of all guarded specs run, but for those that are `off`."""
+        self.off = off
+        for module in self.modules.values():
+            module.switch(off)
+
     def _take_over(self, module: LiveModule, before: int | None) -> None:
+        module.switch(self.off)
         known = self.modules.get(before) if before is not None else None
         if known is not None and known is not module:
             module.take_words(known)
@@ -239,12 +254,17 @@ class Instrumentation:
         """
         copy = Instrumentation(child, faults, self._ask, self._books)
         copy.fresh = set(self.fresh)
+        copy.off = self.off
+        if self.symbols is not None:
+            copy.symbols = self.symbols.of_child(child.pid)
         for number, module in self.modules.items():
             own = copy.modules[number] = module.in_child()
+            if copy.symbols is not None:
+                own.on_code = copy.symbols.add
             if counting != "sum":
                 own.count_apart(child)
                 if counting == "apart":
-                    self._books.enter(number, own.data, child.pid, own.counters)
+                    self._books.enter(number, own.data, own.counters)
             copy._make_wait(own)
             copy._ask_for_called(own)
         return copy

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
+
+import numpy as np
 
 from codecache.types import Patch
 from jit import datafile
@@ -19,6 +21,7 @@ from jit.live.maps import PAGE
 from jit.live.patching import Write, mismatch, write_all
 from jit.live.plan import LiveFunction, ModulePlan
 from jit.live.target import Target
+from jit.tracepoints import Spec
 from jit.trampolines import jump_to
 from lifter.errors import Refusal
 
@@ -72,6 +75,8 @@ class LiveModule:
         self.area: Area | None = None
         self.is_active = True
         """Whether its writes stand over the code."""
+        self.on_code: Callable[[int, int, str], None] = lambda address, size, name: None
+        """Called with address, size and name of what is placed in the code cache."""
 
     # Beginning
 
@@ -163,6 +168,7 @@ class LiveModule:
                 self._leave(item, wrong)
                 continue
             memory.write(at, code)
+            self.on_code(at, len(code), item.function.name)
             if item.stub is not None:
                 self._open_stub(target, item, compiled, places)
             item.late = tuple(w for w in writes if w.address - self.bias in item.function.intrusive)
@@ -276,6 +282,7 @@ class LiveModule:
         copy.area = replace(self.area) if self.area is not None else None
         copy.refusals = list(self.refusals)
         copy.is_active = self.is_active
+        copy.on_code = self.on_code
         for address, item in self.functions.items():
             state = State.WAITS if item.state is State.CALLED and item.stub is not None else item.state
             copy.functions[address] = replace(item, state=state)
@@ -286,6 +293,11 @@ class LiveModule:
         assert self.area is not None
         self.counters = Counters(len(self.data.counters))
         self.counters.map(target, self.area.counters, MAP_FIXED, self.area.code_end - 16)
+
+    def switch(self, off: Container[Spec]) -> None:
+        """Let the actions of guarded specs run, but for those that are `off`. No thread has to stand still for it."""
+        for spec, word in self.plan.guards:
+            self.counters.set(word, np.array([spec not in off], np.uint64))
 
     def take_words(self, other: LiveModule) -> None:
         """Give the probes that `other` has too the words that they have there."""

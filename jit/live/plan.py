@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jit.live.firstcall import Displaced
+from jit.tracepoints import Spec
 from lifter.errors import Refusal
 
 
@@ -35,3 +36,5 @@ class ModulePlan:
     functions: tuple[LiveFunction, ...]
     """In address order."""
     refusals: tuple[Refusal, ...]
+    guards: tuple[tuple[Spec, int], ...] = ()
+    """Guarded specs, and the index of the word that switches each."""

@@ -143,18 +143,22 @@ class _Server:
     def switch(self, handle: int, on: bool) -> None:
         """Enable or disable a handle."""
         self.off.discard(handle) if on else self.off.add(handle)
-        self._apply()
+        if self.specs[handle].guarded:
+            self.supervisor.switch(self.specs[other] for other in self.off)
+        else:
+            self._apply()
 
     def remove(self, handle: int) -> None:
         """Disable a handle for good, and give its memory back."""
         spec = self.specs.pop(handle)
         self.off.discard(handle)
+        self.supervisor.switch(self.specs[other] for other in self.off)
         self._apply()
         if spec not in self.specs.values():
             self.supervisor.discard(spec)
 
     def _apply(self) -> None:
-        specs = [spec for handle, spec in self.specs.items() if handle not in self.off]
+        specs = [spec for handle, spec in self.specs.items() if handle not in self.off or spec.guarded]
         self.supervisor.set_specs(list(dict.fromkeys(specs)))
         self.supervisor.settle()
 

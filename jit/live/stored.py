@@ -14,6 +14,7 @@ from codecache.types import CompiledRegion
 from jit.layout import CompiledFunction, Piece
 from jit.live.firstcall import Displaced
 from jit.live.plan import LiveFunction, ModulePlan
+from jit.tracepoints import Point, Spec
 from jit.trampolines import Site
 from lifter.errors import Refusal
 
@@ -25,6 +26,7 @@ def encode_plan(plan: ModulePlan) -> bytes:
     table = {
         "red_zone": plan.red_zone,
         "functions": [[f.address, f.end, f.name, _displaced(f.waits), sorted(f.intrusive)] for f in plan.functions],
+        "guards": [[[s.point.value, s.pattern, s.offset, s.action], index] for s, index in plan.guards],
         "refusals": [[r.address, r.reason, r.code.hex(), r.hint, r.function] for r in plan.refusals],
     }
     head = json.dumps(table, separators=(",", ":")).encode()
@@ -46,6 +48,10 @@ def decode_plan(content: bytes) -> ModulePlan:
                 for address, end, name, waits, intrusive in table["functions"]
             ),
             tuple(Refusal(a, reason, bytes.fromhex(code), hint, f) for a, reason, code, hint, f in table["refusals"]),
+            tuple(
+                (Spec(Point(point), pattern, offset, action, guarded=True), index)
+                for (point, pattern, offset, action), index in table["guards"]
+            ),
         )
     except (zlib.error, struct.error, KeyError, TypeError, IndexError) as error:
         raise ValueError(f"not a module's plan: {error}") from error

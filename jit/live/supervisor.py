@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,6 +23,7 @@ from jit.live.loaded import LoadWatch, Module, executable, module_file, modules
 from jit.live.memory import AddressSpace
 from jit.live.news import News
 from jit.live.scope import Scope
+from jit.live.symbols import SymbolFiles
 from jit.live.target import Target
 from jit.live.tracer import Tracer
 from jit.live.workshop import Workshop
@@ -90,9 +91,10 @@ class Supervisor:
         note: Callable[[str], None],
         *,
         keep_modules: bool = False,
+        name_code: bool = False,
     ) -> None:
         """`note` is called with what the user should know; `keep_modules` looks at all that is loaded even if no spec
-        asks for it: specs come later."""
+        asks for it: specs come later; `name_code` writes files for perf and gdb (see `symbols`)."""
         self.tracer = Tracer.current()
         self.scope = Scope(specs)
         self.children = children
@@ -107,9 +109,11 @@ class Supervisor:
         self.on_news: Callable[[News], None] = lambda news: None
         """Called with what happens, for those who want to know."""
         self._keep_modules = keep_modules
+        self._name_code = name_code
         self._note = note
         self._first: Target | None = None
         self._held = ExitStack()
+        self._off: set[Spec] = set()
         self._is_held = False
         self._executable = (0, 0)
         """Device and inode of the executable."""
@@ -175,6 +179,9 @@ class Supervisor:
             raise RefusedError(f"process {target.pid}: its executable is not to be found in its memory")
         faults = PageFaults(target)
         space = Space(Instrumentation(target, faults, self._ask, self.books), faults, is_own, is_new, main)
+        space.instrumentation.off = self._off
+        if self._name_code:
+            space.instrumentation.symbols = SymbolFiles(target.pid)
         self._add(space)
         if is_new:
             space.hold.enter_context(target.stopped())
@@ -313,6 +320,12 @@ class Supervisor:
             return self.scope.of_executable(module.path)
         return self.scope.of_other(module.path, space.is_own)
 
+    def switch(self, off: Iterable[Spec]) -> None:
+        """Let the actions of guarded specs run in all processes, but for those that are `off`."""
+        self._off = {replace(spec, module="") for spec in off}
+        for space in self.spaces.values():
+            space.instrumentation.switch(self._off)
+
     def discard(self, spec: Spec) -> None:
         """Give back the memory of plans that `spec` has a part in and that are not in force."""
         bare = replace(spec, module="")
@@ -369,7 +382,7 @@ class Supervisor:
         """Follow until no process is left, until told to stop, or for some seconds: from when all that is loaded is
         instrumented, or `counted_from_start` from now. Raises ProbeloomError."""
         deadline = time.monotonic() + seconds if seconds is not None and counted_from_start else None
-        while not self.stopping and self.tracer.threads:
+        while not self.stopping and not self.tracer.is_done:
             if seconds is not None and deadline is None and self.is_settled:
                 deadline = time.monotonic() + seconds
             left = None if deadline is None else deadline - time.monotonic()
@@ -398,7 +411,16 @@ class Supervisor:
         for space in [*self.spaces.values()]:
             with suppress(TargetGoneError):
                 space.instrumentation.finish()
+                self._write_symbols(space)
                 self._go_on(space)
+
+    def _write_symbols(self, space: Space) -> None:
+        if space.instrumentation.symbols is not None:
+            try:
+                space.instrumentation.symbols.write()
+            except OSError as problem:
+                space.instrumentation.symbols = None
+                self._note(f"the files for perf and gdb cannot be written: {problem}")
 
     def _handle(self, event: Event | Readable) -> None:
         match event:

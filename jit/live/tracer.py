@@ -96,6 +96,11 @@ class Tracer:
 
     # Events
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is traced any more, and every event was told."""
+        return not self.threads and not self._queue
+
     def watch(self, descriptor: int) -> None:
         """Has `next_event` also tell when `descriptor` can be read."""
         self._poll.register(descriptor, select.POLLIN)
