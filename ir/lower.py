@@ -18,7 +18,7 @@ from ir.regions import Region
 from ir.source import RegionSource
 from lifter.builder import BlockState, Builder, Symbols
 from lifter.flags import CONDITION_FLAGS, NEGATED
-from lifter.instruction import Flow, Handling, Instruction
+from lifter.instruction import Flow, Handling, Instruction, Mem
 from lifter.registers import ARITHMETIC_FLAGS, GPR_NAMES, GPRS, RAX, RCX, RDI, RDX, RSI, RSP, ZF, bits, gpr
 
 _RSP_BIT: Final = 1 << RSP
@@ -28,6 +28,8 @@ _COUNTER_SHIFT: Final = 64
 _MOST_WITH_LOOSE: Final = 24
 """Instructions of a region up to which registers are left loose: larger ones need most registers themselves."""
 _FIRST_PAGE: Final = 4096
+_TRAMPOLINE: Final = 5
+"""Bytes of the jump to a region, at most."""
 _SELDOM_USED: Final = GPRS & ~(gpr(RAX) | gpr(RCX) | gpr(RDX) | gpr(RSI) | gpr(RDI))
 """Registers that LLVM's allocator takes only when it has used up the others."""
 SLOTS_SIZE: Final = 16
@@ -126,8 +128,8 @@ class _Lowering:
         self.probes: dict[CompiledProbe, int] = {}
         """Distinct probes -> their number in the text."""
         self.exits: list[tuple[str, BlockState, Exit]] = []
-        self.nil_exits: dict[int, tuple[int, ...]] = {}
-        """Address of an instruction that may fault on nil -> registers that it addresses memory with."""
+        self.nil_exits: dict[int, tuple[Mem, ...]] = {}
+        """Address of an instruction that may fault on nil -> the memory that it accesses."""
         self.end_labels: dict[int, str] = {0: "entry"}
         self.terminators: dict[int, int] = {}
         """Line of a node's last instruction -> the node."""
@@ -173,10 +175,10 @@ class _Lowering:
         leaving = [self._leaving(block) for block in self.blocks]
         if self.options.nil_checks:
             self.nil_exits = {
-                step.address: bases
+                step.address: pointers
                 for block in self.blocks
                 for step in block.body
-                if (bases := _pointers(step.instruction))
+                if (pointers := _pointers(step.instruction)) and not self._is_overwritten(step.address)
             }
         self._choose_local_counters(sum(map(len, leaving)))
         self.exit_live: dict[int, int] = {}
@@ -217,6 +219,10 @@ class _Lowering:
         self.defines[0] = self.pinned | self.flags_in | local
         self.idom = immediate_dominators(self.predecessors)
         self.phis = phi_masks(dominance_frontiers(self.predecessors, self.idom), self.defines)
+
+    def _is_overwritten(self, address: int) -> bool:
+        """Whether the jump to this region may stand in the original instruction's place: none can be left to there."""
+        return self.region.head <= address < self.region.head + _TRAMPOLINE
 
     def _note_exit(self, target: int) -> None:
         if target not in self.exit_live:
@@ -367,8 +373,8 @@ class _Lowering:
         checked: set[str] = set()
         for step, live_flags in zip(block.body, live, strict=True):
             self._emit_actions(step.address)
-            for base in self.nil_exits.get(step.address, ()):
-                self._check_nil(step.address, base, checked)
+            for mem in self.nil_exits.get(step.address, ()):
+                self._check_nil(step.address, mem, checked)
             if step.handling is Handling.LIFTED:
                 b.lift(step.instruction, step.address, live_flags)
             else:
@@ -392,11 +398,13 @@ class _Lowering:
         result.reverse()
         return result
 
-    def _check_nil(self, address: int, base: int, checked: set[str]) -> None:
-        """Leave before an access through a pointer into the first page; once for each pointer in a block."""
+    def _check_nil(self, address: int, mem: Mem, checked: set[str]) -> None:
+        """Leave before an access to the first page; once for each pointer in a block. With an index, either register
+        may be the pointer."""
         b = self.b
         b.flush()
-        pointer = b.read_reg(base, 64)
+        assert mem.base is not None
+        pointer = b.read_reg(mem.base, 64) if mem.index is None else b.effective_address(mem)
         if pointer in checked:
             return
         checked.add(pointer)
@@ -616,13 +624,15 @@ def _take_in(registers: int) -> list[str]:
     return [f'  %in = call {kind} asm sideeffect "", "{constraints},~{{memory}}"()', *lines]
 
 
-def _pointers(instruction: Instruction) -> tuple[int, ...]:
-    """Registers by which an instruction addresses memory, but RSP."""
+def _pointers(instruction: Instruction) -> tuple[Mem, ...]:
+    """What an instruction accesses through a pointer, but RSP. With a larger displacement a nil pointer does not lead
+    to the first page: Go then checks it itself, or it is an index into a static array."""
     found = []
     for access in instruction.effects.memory:
         mem = access.operand
-        if not mem.segment and mem.base is not None and mem.base != RSP and mem.base not in found:
-            found.append(mem.base)
+        plain = not mem.segment and not mem.vsib and mem.base is not None and mem.base != RSP
+        if plain and 0 <= mem.disp < _FIRST_PAGE and mem not in found:
+            found.append(mem)
     return tuple(found)
 
 

@@ -188,3 +188,24 @@ def test_counters_in_loops_are_added_when_the_region_leaves() -> None:
     back = next(i for i, line in enumerate(lines) if "br i1" in line)
     assert loop < back < store
     assert all(a != b for a, b in pairwise(lines))
+
+
+@pytest.mark.parametrize(
+    ("code", "leaves"),
+    [
+        ("8a4b08 c3", False),  # mov cl, [rbx+8]: the jump to the region stands there, so nobody can go back
+        ("0f1f4000 90 8a4b08 c3", True),
+        ("0f1f4000 90 8a0c03 c3", True),  # mov cl, [rbx+rax]: either may be the pointer
+        ("0f1f4000 90 8a8b00100000 c3", False),  # mov cl, [rbx+4096]: nil does not lead to the first page
+        ("0f1f4000 90 8a4bf8 c3", False),  # mov cl, [rbx-8]
+        ("0f1f4000 90 8a4c2408 c3", False),  # mov cl, [rsp+8]
+    ],
+)
+def test_where_a_nil_pointer_leaves_the_region(code: str, leaves: bool) -> None:
+    found = lifted(code)
+    region = Region(found.address, (found,), {found.address: 0})
+    lowered = lower(region, {}, lambda _: GPRS, LoweringOptions(nil_checks=True))
+    assert (0x1005 in lowered.symbols.values()) == leaves
+    assert 0x1000 not in lowered.symbols.values()
+    if "8a0c03" in code:
+        assert "icmp ult i64" in lowered.source.text and "add i64" in lowered.source.text
