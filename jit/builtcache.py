@@ -18,7 +18,7 @@ from typing import Any, Final
 from codecache.types import Overlay, Patch
 from codecache.version import compiler_identity
 from ir.probes import CompiledProbe
-from jit.tracepoints import Point, Spec, Tracepoint
+from jit.tracepoints import Spec
 from lifter.errors import Refusal
 from lifter.image.types import Image
 
@@ -48,16 +48,10 @@ def plan_key(image: Image, specs: Sequence[Spec], probes: Mapping[str, CompiledP
     return digest.hexdigest()
 
 
-def encode(
-    overlay: Overlay, tracepoints: Sequence[Tracepoint], refusals: Sequence[Refusal], report: Mapping[str, Any]
-) -> bytes:
-    """An instrumentation as bytes."""
+def encode(overlay: Overlay, refusals: Sequence[Refusal], report: Mapping[str, Any]) -> bytes:
+    """An instrumentation as bytes. Its tracepoints are in the overlay's data (see `jit.datafile`)."""
     description = {
         "patches": [(p.address, p.before.hex(), p.after.hex()) for p in overlay.patches],
-        "tracepoints": [
-            (t.point.value, t.function, t.address, t.size, t.instructions, t.action, t.terms, t.words)
-            for t in tracepoints
-        ],
         "refusals": [(r.address, r.reason, r.code.hex(), r.hint, r.function) for r in refusals],
         "report": report,
     }
@@ -66,7 +60,7 @@ def encode(
     return head + overlay.code + overlay.data + text
 
 
-def decode(content: bytes) -> tuple[Overlay, tuple[Tracepoint, ...], tuple[Refusal, ...], dict[str, Any]]:
+def decode(content: bytes) -> tuple[Overlay, tuple[Refusal, ...], dict[str, Any]]:
     """What `encode` made these bytes of. Raises ValueError where it cannot have."""
     try:
         code_address, data_address, code, data, text = _HEAD.unpack_from(content)
@@ -75,13 +69,6 @@ def decode(content: bytes) -> tuple[Overlay, tuple[Tracepoint, ...], tuple[Refus
             raise ValueError("its sizes are wrong")
         description = json.loads(zlib.decompress(content[at + code + data :]))
         patches = tuple(Patch(a, bytes.fromhex(b), bytes.fromhex(c)) for a, b, c in description["patches"])
-        tracepoints = tuple(
-            Tracepoint(
-                Point(point), function, address, size, instructions, action,
-                tuple((index, factor) for index, factor in terms), (words[0], words[1]),
-            )
-            for point, function, address, size, instructions, action, terms, words in description["tracepoints"]
-        )  # fmt: skip
         refusals = tuple(
             Refusal(address, reason, bytes.fromhex(shown), hint, function)
             for address, reason, shown, hint, function in description["refusals"]
@@ -91,4 +78,4 @@ def decode(content: bytes) -> tuple[Overlay, tuple[Tracepoint, ...], tuple[Refus
     overlay = Overlay(
         code_address, content[at : at + code], data_address, content[at + code : at + code + data], patches
     )
-    return overlay, tracepoints, refusals, description["report"]
+    return overlay, refusals, description["report"]

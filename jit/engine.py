@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,15 +31,19 @@ from lifter.image.types import Image
 from lifter.instruction import Handling
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Built:
     """Everything that a mode (offline, live, emulated) needs."""
 
     overlay: Overlay
-    tracepoints: tuple[Tracepoint, ...]
     refusals: tuple[Refusal, ...]
     report: Mapping[str, Any]
     """As `probeloom rewrite --report` writes it."""
+
+    @cached_property
+    def tracepoints(self) -> tuple[Tracepoint, ...]:
+        """What is counted where, as the overlay's data describe it."""
+        return tuple(datafile.decode(self.overlay.data, "the overlay").tracepoints)
 
 
 def build(image: Image, specs: Sequence[Spec], options: Options) -> Built:
@@ -84,7 +89,7 @@ def _build(image: Image, specs: Sequence[Spec], options: Options, clock: Clock, 
             return replace(known, report=report)
     built = _Build(image, options, prepare(image, specs, options, clock), clock, store).run()
     if store is not None:
-        store.put_plan(key, encode(built.overlay, built.tracepoints, built.refusals, built.report))
+        store.put_plan(key, encode(built.overlay, built.refusals, built.report))
     return built
 
 
@@ -179,7 +184,7 @@ class _Build:
         patches = trampolines(self.image.read, (function for _, function in kept), laid.places)
         overlay = Overlay(code_address, laid.code, data_address, datafile.encode(layout), patches)
         report = self._report([work for work, _ in kept], tracepoints, len(laid.code))
-        return Built(overlay, tuple(tracepoints), tuple(self.refusals), report)
+        return Built(overlay, tuple(self.refusals), report)
 
     def _nothing_left(self) -> str:
         if not self.refusals:
