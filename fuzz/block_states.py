@@ -16,7 +16,7 @@ from lifter.instruction import Instruction, Mem
 from lifter.registers import RBP, RCX, RSP
 
 _POOL: Final = 64
-_ROOM_BELOW, _ROOM_ABOVE = 0xC00, 0x600
+ROOM_BELOW, _ROOM_ABOVE = 0xC00, 0x600
 """Bytes of the stack below and above RSP."""
 _MARGIN: Final = 0x1000
 """Bytes of `DATA` at both ends that pointers in memory keep away from: fields of what they point to fit."""
@@ -66,7 +66,7 @@ def block_states(instructions: Sequence[Instruction], seed: int, count: int) -> 
     pointer = generator.random((count, 16)) < 0.3
     where = DATA.address + generator.integers(_MARGIN, DATA.size - _MARGIN, (count, 16), np.uint64) // 8 * 8
     gprs = np.where(pointer, where, gprs)
-    room = generator.integers(_ROOM_BELOW, STACK.size - _ROOM_ABOVE, count, np.uint64)
+    room = generator.integers(ROOM_BELOW, STACK.size - _ROOM_ABOVE, count, np.uint64)
     gprs[:, RSP] = np.uint64(STACK.address) + (room & np.uint64(~15 % 2**64)) + np.uint64(8) * (room & np.uint64(1))
     _place_operands(instructions, gprs, generator, source)
     batch.set_gprs(gprs)

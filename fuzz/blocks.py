@@ -32,7 +32,7 @@ from fuzz.block_code import (
     recorded,
     whole,
 )
-from fuzz.block_states import block_states, counter_columns
+from fuzz.block_states import ROOM_BELOW, block_states, counter_columns
 from fuzz.campaign import Failure, Job, Result, Settings, jobs
 from fuzz.compiling import compile_safely
 from fuzz.coverage import EMULATED, NATIVE, form_of, width_of
@@ -254,6 +254,8 @@ class BlockOracles:
         undefined = undefined_after(block.instructions)
         if undefined is None:
             return "reads a flag that is undefined"
+        if block.lowest < -ROOM_BELOW // 2:
+            return "makes a frame larger than the stack that is mapped"
         before = block_states(block.instructions, block.case.seed, block.case.states)
         original, lifted = halves(self._native.run_batch(block.content, _twice(before)))
         if (original.signal == signal.SIGILL).all():
