@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
 from ir.lower import NO_GUARD, Action, Call, Count
 from ir.probes import CompiledProbe
-from jit.planner import FunctionPlan
+from jit.planner import FunctionPlan, entry_is_jumped_to
 from jit.tracepoints import Point, Spec, Tracepoint
 from lifter.errors import Refusal
 from lifter.graph import Block, FunctionGraph
@@ -61,7 +62,7 @@ class FunctionActions:
         return replace(self, at={}, at_entry=(), redirected=dict.fromkeys(self.redirected, NO_COUNTER))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Attachments:
     """The tracepoints of one function."""
 
@@ -70,38 +71,32 @@ class Attachments:
     refusals: tuple[Refusal, ...]
 
     @property
-    def blocks(self) -> frozenset[int]:
-        """Blocks that hold a tracepoint."""
-        return frozenset(point.block for point in self.points)
+    def probed(self) -> frozenset[int]:
+        """Blocks that must run lifted: they hold a probe other than a plain count."""
+        probed = frozenset(point.block for point in self.points if point.action != "count" or point.guard)
+        return probed | ({self.graph.function.address} if self.entry_apart else frozenset())
 
-    @property
-    def counted_blocks(self) -> frozenset[int]:
-        """Blocks that need nothing but a count."""
-        return self.blocks - {point.block for point in self.points if point.action != "count" or point.guard}
+    @cached_property
+    def counted(self) -> frozenset[int]:
+        """Blocks whose counts are asked for."""
+        return frozenset(
+            point.block
+            for point in self.points
+            if point.action == "count" and not point.guard and not (self.entry_apart and point.point is Point.ENTRY)
+        )
 
-    @property
+    @cached_property
     def entry_apart(self) -> bool:
-        """Whether entries must be told from jumps back to the first block."""
-        return any(point.point is Point.ENTRY for point in self.points)
+        """Whether entries are asked for, and must be told from jumps back to the first block."""
+        return any(point.point is Point.ENTRY for point in self.points) and entry_is_jumped_to(self.graph)
 
     def counters(self, plan: FunctionPlan) -> int:
         """How many counters its plan needs."""
-        return len(self._counted(plan)) + self._counts_entries(plan) + len(self._guarded_counts(plan))
+        return len(plan.counted) + self._counts_entries(plan) + len(self._guarded_counts(plan))
 
     def _guarded_counts(self, plan: FunctionPlan) -> list[Wanted]:
         """Counts that a word of their own switches: each has a counter to itself."""
         return [p for p in self.points if p.action == "count" and p.guard and p.block not in plan.refused]
-
-    def _counted(self, plan: FunctionPlan) -> list[int]:
-        blocks = {
-            point.block
-            for point in self.points
-            if point.action == "count"
-            and not point.guard
-            and point.block not in plan.refused
-            and not (plan.entry_stub and point.point is Point.ENTRY)
-        }
-        return sorted(blocks)
 
     def _counts_entries(self, plan: FunctionPlan) -> bool:
         return plan.entry_stub and any(
@@ -112,15 +107,18 @@ class Attachments:
         self,
         plan: FunctionPlan,
         first_counter: int,
+        all_counters: Mapping[int, int],
         first_word: int,
         find_probe: FindProbe,
         guards: Mapping[Spec, int] = MappingProxyType({}),
     ) -> FunctionActions:
-        """Give out counters and words from the given indexes on, and say what runs where. `guards` are the indexes of
-        the words that switch specs."""
-        counted = self._counted(plan)
-        counters = {block: first_counter + index for index, block in enumerate(counted)}
-        entry_counter = first_counter + len(counted)
+        """Give out counters and words from the given indexes on, and say what runs where.
+
+        `all_counters` maps counted blocks to their counters, those of other functions too, which counts are made of.
+        `guards` are the indexes of the words that switch specs.
+        """
+        counters = {block: first_counter + index for index, block in enumerate(plan.counted)}
+        entry_counter = first_counter + len(plan.counted)
         own_counter = entry_counter + self._counts_entries(plan)
         redirected = {redirect.block for redirect in plan.redirects}
         run = _Actions(first_word)
@@ -144,8 +142,13 @@ class Attachments:
                 own_counter += 1
                 continue
             if point.action == "count":
-                index = entry_counter if apart else counters[point.block]
-                run.tracepoints.append(self._row(point, ((index, 1),), (0, 0)))
+                if apart:
+                    terms: tuple[tuple[int, int], ...] = ((entry_counter, 1),)
+                else:
+                    terms = tuple(
+                        (counters.get(block, all_counters[block]), factor) for block, factor in plan.counts[point.block]
+                    )
+                run.tracepoints.append(self._row(point, terms, (0, 0)))
                 continue
             probe = find_probe(point.action)
             call = Call(probe, first_word + run.words, point.address, guard)

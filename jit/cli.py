@@ -20,6 +20,7 @@ from jit import console
 from jit.commands.live_cli import add_live_commands
 from jit.commands.options import (
     Binary,
+    CounterPlacement,
     CounterUpdate,
     Jobs,
     Liveness,
@@ -143,6 +144,7 @@ def rewrite(
     liveness: Liveness = "abi",
     counter_update: CounterUpdate = "auto",
     optimise: Optimise = "loops",
+    counter_placement: CounterPlacement = "minimal",
     strict_coverage: Annotated[
         bool, typer.Option("--strict-coverage", help="Exit with 3 if any tracepoint was refused.")
     ] = False,
@@ -169,6 +171,7 @@ def rewrite(
             liveness=liveness,
             counter_update=counter_update,
             optimise=optimise,
+            counter_placement=counter_placement,
             strict_coverage=strict_coverage,
             dry_run=dry_run,
             use_cache=not no_cache,
@@ -209,6 +212,7 @@ def verify(
     liveness: Liveness = "abi",
     counter_update: CounterUpdate = "auto",
     optimise: Optimise = "loops",
+    counter_placement: CounterPlacement = "minimal",
     no_cache: NoCache = False,
 ) -> None:
     """Compare original and instrumented functions, emulated.
@@ -231,6 +235,7 @@ def verify(
             liveness=liveness,
             counter_update=counter_update,
             optimise=optimise,
+            counter_placement=counter_placement,
             use_cache=not no_cache,
         )
     )

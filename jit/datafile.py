@@ -117,9 +117,13 @@ class DataFile:
     counters: npt.NDArray[np.uint64]
 
     def count(self, tracepoint: Tracepoint) -> int:
-        """How often the program passed it: the sum over its terms, modulo 2**64."""
+        """How often the program passed it: the sum over its terms, modulo 2**64.
+
+        0 for a difference that is negative: what was read is not the end of a run, or of one that broke off.
+        """
         total = sum(int(self.counters[index]) * factor for index, factor in tracepoint.terms)
-        return total & 0xFFFF_FFFF_FFFF_FFFF
+        total &= 0xFFFF_FFFF_FFFF_FFFF
+        return 0 if len(tracepoint.terms) > 1 and total >> 63 else total
 
     def words(self, tracepoint: Tracepoint) -> tuple[int, ...]:
         """The private words of its probe; () where it has none."""

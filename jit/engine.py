@@ -79,7 +79,7 @@ def _build(image: Image, specs: Sequence[Spec], options: Options, clock: Clock, 
     options = replace(options, probes=probes)
     key = ""
     if store is not None:
-        settings = (options.liveness, options.counter_update, options.optimise, str(options.bare))
+        settings = (options.liveness, options.counter_update, options.placement, options.optimise, str(options.bare))
         with clock.stage("cache"):
             key = plan_key(image, specs, probes, settings)
             known = _recall(store, key)
@@ -167,7 +167,7 @@ class _Build:
                 kept.append((work, function))
         data_address = offline.reserve(self.image)
         while True:
-            tracepoints = [point for work, _ in kept for point in work.tracepoints]
+            tracepoints = self._countable([work for work, _ in kept], len(kept) == len(works))
             if not tracepoints:
                 raise RefusedError(self._nothing_left())
             layout = datafile.layout(
@@ -185,6 +185,27 @@ class _Build:
         overlay = Overlay(code_address, laid.code, data_address, datafile.encode(layout), patches)
         report = self._report([work for work, _ in kept], tracepoints, len(laid.code))
         return Built(overlay, tuple(self.refusals), report)
+
+    def _countable(self, kept: Sequence[Work], all_kept: bool) -> list[Tracepoint]:
+        """The tracepoints of functions that are kept, but for those that others would have to count."""
+        tracepoints = [point for work in kept for point in work.tracepoints]
+        if all_kept or self.options.bare:
+            return tracepoints
+        counted = {
+            value
+            for work in kept
+            for region in work.code.all_regions
+            for symbol, value in region.symbols.items()
+            if symbol[2] == "c"
+        }
+        result = []
+        for point in tracepoints:
+            if all(index in counted for index, _ in point.terms):
+                result.append(point)
+            else:
+                reason = "counted by blocks of a function that was left out"
+                self.refusals.append(Refusal(point.address, reason, function=point.function))
+        return result
 
     def _nothing_left(self) -> str:
         if not self.refusals:

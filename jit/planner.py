@@ -1,18 +1,19 @@
 """Plans one function: which blocks are lifted, how they form regions, how control gets into them.
 
-Lifting starts from the blocks that hold a tracepoint. An entry without room for a trampoline makes the set
-grow (the next block, the blocks before), or has the region make the block's call itself; where nothing helps,
-the block stays native and is refused with a reason.
+Lifting starts from the blocks that hold a probe or a counter (`jit.placement`). An entry without room for a
+trampoline makes the set grow (the next block, the blocks before), or has the region make the block's call itself;
+where nothing helps, the block stays native: others are counted in its place, or it is refused with a reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ir.blocks import LiftedBlock, Terminator, lift_block
 from ir.regions import Region, form_regions
+from jit.placement import CounterPlacing, Placement, Terms, everywhere
 from jit.trampolines import JUMP, Room, Site, find_sites, is_in_one_page
 from lifter.errors import Refusal
 from lifter.graph import Block, FunctionGraph
@@ -51,8 +52,12 @@ class FunctionPlan:
     redirects: tuple[Redirect, ...]
     entry_stub: bool
     """Whether the entry is counted apart from its block, which is also the target of jumps inside the function."""
+    counted: tuple[int, ...]
+    """Blocks that have a counter, in address order."""
+    counts: Mapping[int, Terms]
+    """Block -> how often it ran, as a sum over counted blocks."""
     refused: Mapping[int, Refusal]
-    """Blocks that hold a tracepoint and stay native."""
+    """Blocks that hold a tracepoint but cannot run lifted, or cannot be counted."""
 
 
 @dataclass(slots=True)
@@ -78,24 +83,63 @@ class _Draft:
 def plan_function(
     image: Image,
     graph: FunctionGraph,
-    wanted: Iterable[int],
-    only_counted: Iterable[int],
+    probed: Collection[int],
+    counted: Collection[int],
     entry_apart: bool,
     padding_taken: set[int],
+    placing: CounterPlacing | None,
     whole_pages: bool = False,
 ) -> FunctionPlan:
     """Plan a function.
 
-    `wanted` are the blocks that must run in lifted form; `only_counted` those of them that need nothing but a
-    count. `entry_apart` asks for entries to be told from jumps back to the first block. `padding_taken` is
-    shared by all functions of an image. `whole_pages` keeps every patch inside a page (see `Room`).
+    `probed` are the blocks that must run in lifted form, `counted` those whose counts are asked for. `entry_apart` asks
+    for entries to be told from jumps back to the first block. `padding_taken` is shared by all functions of an image.
+    `placing` chooses where counters are best; without it, every block of `counted` has one.
+    `whole_pages` keeps every patch inside a page (see `Room`).
     """
-    draft = _Draft(set(wanted), frozenset(wanted))
-    counted = frozenset(only_counted)
+    probes = frozenset(probed)
+
+    def plan(placement: Placement) -> tuple[FunctionPlan, set[int]]:
+        padding = set(padding_taken)
+        return _plan_once(image, graph, probes, placement, entry_apart, padding, whole_pages), padding
+
+    placement = everywhere(counted)
+    if placing is not None:
+        barred: set[int] = set()
+        while True:
+            placement = placing.place(barred)
+            found, padding = plan(placement)
+            failed = placement.counted & found.refused.keys()
+            if not failed:
+                break
+            barred |= failed
+        if len(placement.counts) == len(counted):
+            padding_taken |= padding
+            return replace(found, counted=tuple(sorted(placement.counted)), counts=placement.counts)
+        # Where everything is lifted, there are more bytes for trampolines.
+        placement = everywhere(counted)
+    found, padding = plan(placement)
+    padding_taken |= padding
+    kept = sorted(placement.counted - found.refused.keys())
+    return replace(found, counted=tuple(kept), counts={block: placement.counts[block] for block in kept})
+
+
+def _plan_once(
+    image: Image,
+    graph: FunctionGraph,
+    probed: frozenset[int],
+    placement: Placement,
+    entry_stub: bool,
+    padding_taken: set[int],
+    whole_pages: bool,
+) -> FunctionPlan:
+    """Plan a function with its counters where `placement` has them; some of their blocks may be refused."""
     entry = graph.function.address
-    entry_stub = entry_apart and entry in draft.lifted and _is_jumped_to(graph, entry)
+    lifted = placement.lifted | probed
     if entry_stub:
-        draft.lifted.update(_predecessors(graph)[entry])
+        lifted |= {entry, *_predecessors(graph)[entry]}
+    counted = placement.counted - probed
+    draft = _Draft(set(lifted), placement.counted | probed | ({entry} if entry_stub else frozenset()))
     while True:
         blocks = {a: lift_block(graph.blocks[a], take_call=a in draft.taken_calls) for a in sorted(draft.lifted)}
         redirects = _redirects(graph, blocks, counted, entry if entry_stub else None, whole_pages)
@@ -117,12 +161,26 @@ def plan_function(
         sites, without = find_sites(room, image, graph, sorted(external & blocks.keys()))
         if not without:
             padding_taken |= taken
-            regions = form_regions(blocks, external | _large_frames(image, blocks))
+            copies = {a: lift_block(graph.blocks[a]) for a in placement.copied - blocks.keys() - draft.barred}
+            heads = (external & blocks.keys()) | _large_frames(image, blocks)
+            regions = form_regions(blocks | _reached(blocks, copies), heads)
             return FunctionPlan(
-                graph, tuple(regions), tuple(sites), tuple(redirects.values()), entry_stub, draft.refused
+                graph, tuple(regions), tuple(sites), tuple(redirects.values()), entry_stub, (), {}, draft.refused
             )
         for address in without:
             _make_room(draft, graph, blocks[address])
+
+
+def _reached(blocks: Mapping[int, LiftedBlock], copies: Mapping[int, LiftedBlock]) -> dict[int, LiftedBlock]:
+    """The copies that lifted blocks get to: nothing else does."""
+    found: dict[int, LiftedBlock] = {}
+    work = list(blocks.values())
+    while work:
+        for successor in work.pop().successors:
+            if successor in copies and successor not in found and successor not in blocks:
+                found[successor] = copies[successor]
+                work.append(copies[successor])
+    return found
 
 
 def _large_frames(image: Image, blocks: Mapping[int, LiftedBlock]) -> set[int]:
@@ -234,9 +292,10 @@ def _predecessors(graph: FunctionGraph) -> dict[int, list[int]]:
     return result
 
 
-def _is_jumped_to(graph: FunctionGraph, address: int) -> bool:
-    """Whether code of the function itself jumps to `address` (a call of itself is a call)."""
-    return any(
+def entry_is_jumped_to(graph: FunctionGraph) -> bool:
+    """Whether code of the function itself jumps to its entry (a call of itself is a call)."""
+    address = graph.function.address
+    return address in graph.blocks and any(
         address in block.successors and not (block.last.flow is Flow.CALL and block.end != address)
         for block in graph.blocks.values()
     )

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Final, Literal
 
 from ir.lower import LoweringOptions
 from ir.probes import CompiledProbe, load_probe
+from jit.arrivals import CallSites
 from jit.attach import Attachments, FunctionActions, attach
+from jit.placement import CounterPlacing, Terms
 from jit.planner import FunctionPlan, plan_function
 from jit.regions import FunctionCode, lower_function
 from jit.specs import match
@@ -29,6 +32,7 @@ from lifter.image.threads import can_start_threads
 from lifter.image.types import Function, Image
 from lifter.liveness import analyse
 from lifter.registers import GPRS
+from lifter.returning import find_returning
 
 _MAXIMUM_WORDS: Final = 1 << 25
 """Each tracepoint has its own copy of its probe's words, and all of them are in the file that is written."""
@@ -42,6 +46,9 @@ CounterUpdate = Literal["auto", "plain", "atomic"]
 Effort = Literal["loops", "all"]
 """What LLVM compiles: regions with a loop or a probe in Python (the others are put together from their own bytes, see
 `ir.carry`), or every region."""
+Placement = Literal["minimal", "function", "every"]
+"""Whether blocks are counted by as few counters as tell all counts, by as few as tell those of each function whoever
+calls it, or each by its own."""
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
@@ -53,6 +60,7 @@ class Options:
     jobs: int = 1
     liveness: LivenessMode = "abi"
     counter_update: CounterUpdate = "auto"
+    placement: Placement = "minimal"
     use_cache: bool = True
     probes: Mapping[str, CompiledProbe] = field(default_factory=dict)
     """Probes by the action that names them; others are loaded from the file that their action names."""
@@ -213,7 +221,7 @@ class _Preparation:
         with clock.stage("liveness"):
             liveness = analyse(self.image, graphs, self.mode, self._observed(attachments))
         with clock.stage("plan"):
-            plans = self._plan(attachments)
+            plans = self._plan(attachments, graphs)
             actions = self._actions(attachments, plans)
         functions = {function.address for matched in chosen.values() for function in matched}
         planned = tuple(
@@ -261,36 +269,69 @@ class _Preparation:
                     observed[point.address] = observed.get(point.address, 0) | reads
         return observed
 
-    def _plan(self, attachments: Sequence[Attachments]) -> list[FunctionPlan]:
+    def _plan(self, attachments: Sequence[Attachments], graphs: Mapping[int, FunctionGraph]) -> list[FunctionPlan]:
+        """Plan each function; callers first, whose counts say how often their callees are entered."""
+        items = {item.graph.function.address: item for item in attachments}
+        placed = {address for address, item in items.items() if self._may_place(item)}
+        returning = find_returning(self.image, graphs) if placed else frozenset()
+        whole = self.options.placement == "minimal" and len(graphs) == sum(
+            f.refusal is None for f in self.image.functions
+        )
+        sites = CallSites(self.image, graphs) if whole else None
+        counts: dict[int, Mapping[int, Terms]] = {}
         padding: set[int] = set()
-        plans = []
-        for number, item in enumerate(attachments):
-            self._progress("plan", number, len(attachments))
-            plans.append(
-                plan_function(
-                    self.image,
-                    item.graph,
-                    item.blocks,
-                    item.counted_blocks,
-                    item.entry_apart,
-                    padding,
-                    self.options.whole_pages,
-                )
+        plans: dict[int, FunctionPlan] = {}
+        for address in sites.callers_first(list(items)) if sites else items:
+            self._progress("plan", len(plans), len(items))
+            item, placing = items[address], None
+            if address in placed:
+                arrivals = sites.arrivals(address, counts) if sites else None
+                placing = CounterPlacing(self.image, item.graph, returning, item.probed, arrivals)
+            plan = plan_function(
+                self.image,
+                item.graph,
+                item.probed,
+                item.counted,
+                item.entry_apart,
+                padding,
+                placing,
+                self.options.whole_pages,
             )
-        return plans
+            plans[address] = plan
+            if placing is not None:
+                counts[address] = plan.counts
+        return [plans[address] for address in items]
+
+    def _may_place(self, item: Attachments) -> bool:
+        """Whether blocks may be counted by others: where every way into and out of the function is understood.
+
+        A panic that Go recovers from leaves a function anywhere and enters another one in its middle.
+        """
+        graph = item.graph
+        return (
+            self.options.placement != "every"
+            and not self.image.is_go
+            and graph.complete
+            and len(item.counted) == len(graph.blocks)
+        )
 
     # --- code -------------------------------------------------------------------------------------------
 
     def _actions(self, attachments: Sequence[Attachments], plans: Sequence[FunctionPlan]) -> list[FunctionActions]:
         """Give out counters, then words of probes."""
-        next_counter = 0
-        next_word = sum(item.counters(plan) for item, plan in zip(attachments, plans, strict=True))
+        needed = (item.counters(plan) for item, plan in zip(attachments, plans, strict=True))
+        firsts = list(accumulate(needed, initial=0))
+        next_word = firsts.pop()
         self.guards = {spec: next_word + number for number, spec in enumerate(s for s in self.specs if s.guarded)}
         next_word += len(self.guards)
+        counters = {
+            block: first + index
+            for first, plan in zip(firsts, plans, strict=True)
+            for index, block in enumerate(plan.counted)
+        }
         result = []
-        for item, plan in zip(attachments, plans, strict=True):
-            actions = item.actions(plan, next_counter, next_word, self.probes.__getitem__, self.guards)
-            next_counter += item.counters(plan)
+        for item, plan, first in zip(attachments, plans, firsts, strict=True):
+            actions = item.actions(plan, first, counters, next_word, self.probes.__getitem__, self.guards)
             next_word += actions.words
             self.refusals.extend(actions.refusals)
             result.append(actions.bare() if self.options.bare else actions)

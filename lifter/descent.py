@@ -56,6 +56,9 @@ class Descent:
         self.after_calls: list[tuple[int, int]] = []
         """(address, the call or system call before it) yet to be explored."""
         self.entries: set[int] = set()
+        """Where control may arrive from elsewhere; see `FunctionGraph.open_entries`."""
+        self.resumed: set[int] = set()
+        """After calls, system calls and native instructions."""
         self.tail_calls: set[int] = set()
         self.callees: dict[int, int] = {}
         self.noreturn: set[int] = set()
@@ -156,6 +159,7 @@ class Descent:
         address = self.base + first
         self.leaders.discard(address)
         self.entries.discard(address)
+        self.resumed.discard(address)
         while address < self.base + after and address in self.instructions:
             address += len(self.instructions.pop(address).code)
         self.owner[first:after] = bytes(after - first)
@@ -185,19 +189,19 @@ class Descent:
                 successors.append(end)
             self.work.extend(reversed(successors))
             if instruction.handling is Handling.NATIVE:
-                self.entries.update(successors)
+                self.resumed.update(successors)
         elif flow is Flow.CALL or flow is Flow.CALL_INDIRECT or flow is Flow.SYSCALL:
             if (flow is not Flow.SYSCALL and self._note_call(address, end, instruction)) or end >= self.limit:
                 self.noreturn.add(address)
             else:
                 successors.append(end)
-                self.entries.add(end)
+                self.resumed.add(end)
                 self.after_calls.append((end, address))
         elif flow is Flow.NEXT:
             if end < self.limit:
                 successors.append(end)
                 if instruction.handling is Handling.NATIVE:
-                    self.entries.add(end)
+                    self.resumed.add(end)
                 self.work.append(end)
         elif flow is Flow.JUMP_INDIRECT:
             self.indirect.append(address)
@@ -452,7 +456,8 @@ class Descent:
         return FunctionGraph(
             function=self.function,
             blocks=blocks,
-            entries=frozenset(self.entries & blocks.keys()),
+            entries=frozenset((self.entries | self.resumed) & blocks.keys()),
+            open_entries=frozenset(self.entries & blocks.keys()),
             tables=self.tables,
             tail_calls=frozenset(self.tail_calls),
             unresolved=tuple(sorted(unresolved)),

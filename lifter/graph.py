@@ -80,6 +80,10 @@ class FunctionGraph:
     """Blocks that code outside the regions of this function can enter: its entry, other entry points (direct
     jumps or calls from other functions), the instruction after each call and system call, landing pads,
     addresses taken (code_pointers), successors of native instructions."""
+    open_entries: frozenset[int]
+    """Those of `entries` where control may arrive from elsewhere than the blocks that have them as a successor: how
+    often these ran does not say how often the entry did. Calls and system calls are not in this: whether they come
+    back, and once, is another question (`lifter.returning`)."""
     tables: Mapping[int, JumpTable]
     """Resolved jump tables by the address of the jump."""
     tail_calls: frozenset[int]

@@ -54,21 +54,32 @@ def depths(
     successors: Mapping[int, Sequence[int]],
 ) -> dict[int, State]:
     """State *before the last instruction* of each block that is reached from the entries, which calls go to."""
-    at_start: dict[int, State] = dict.fromkeys(entries, (0, None))
-    result: dict[int, State] = {}
-    work = list(at_start)
-    while work:
-        start = work.pop()
-        lines = blocks.get(start)
-        if lines is None:
-            continue
-        state = at_start[start]
-        for _, instruction in lines[:-1]:
+    result = {}
+    for start, state in depths_at_starts(entries, blocks, successors).items():
+        for _, instruction in blocks[start][:-1]:
             if instruction.effects.writes & _FRAME:
                 state = step(state, instruction)
         result[start] = state
-        state = step(state, lines[-1][1])
+    return result
+
+
+def depths_at_starts(
+    entries: Iterable[int],
+    blocks: Mapping[int, Sequence[tuple[int, Instruction]]],
+    successors: Mapping[int, Sequence[int]],
+) -> dict[int, State]:
+    """State before the first instruction of each block that is reached from the entries, which calls go to."""
+    at_start: dict[int, State] = {entry: (0, None) for entry in entries if entry in blocks}
+    work = list(at_start)
+    while work:
+        start = work.pop()
+        state = at_start[start]
+        for _, instruction in blocks[start]:
+            if instruction.effects.writes & _FRAME:
+                state = step(state, instruction)
         for successor in successors.get(start, ()):
+            if successor not in blocks:
+                continue
             known = at_start.get(successor)
             if known is None:
                 at_start[successor] = state
@@ -81,7 +92,7 @@ def depths(
                     continue
                 at_start[successor] = met
             work.append(successor)
-    return result
+    return at_start
 
 
 def is_epilogue(lines: Sequence[tuple[int, Instruction]]) -> bool:

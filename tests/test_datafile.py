@@ -43,6 +43,12 @@ def test_round_trip(tmp_path: Path) -> None:
     assert found.words(ROWS[0]) == ()
 
 
+def test_a_negative_difference_counts_as_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "run.data"
+    path.write_bytes(set_counters(segment(), 3, 4, 0))
+    assert datafile.read(path).count(ROWS[1]) == 0
+
+
 def test_layout() -> None:
     layout = datafile.layout("prog", "", ROWS, 5)
     data = datafile.encode(layout)

@@ -29,7 +29,7 @@ def run(
 ) -> None:
     """Print one stage of one function. Raises ProbeloomError."""
     specs = read_specs(probes, files)
-    options = Options(liveness=liveness, counter_update=counter_update, probes=read_probes(specs))
+    options = Options(liveness=liveness, counter_update=counter_update, placement="every", probes=read_probes(specs))
     image = open_image(binary)
     function = find_function(image, name)
     matching = [spec for spec in specs if function in select(spec.pattern, image.functions)]

@@ -88,8 +88,8 @@ def _planned(image: Image, graph: FunctionGraph, padding: set[int]) -> Row:
     refusals = list(attachments.refusals)
     possible = 0
     if attachments.points:
-        blocks = attachments.blocks
-        plan = plan_function(image, graph, blocks, attachments.counted_blocks, False, padding)
+        blocks = attachments.counted
+        plan = plan_function(image, graph, (), blocks, False, padding, None)
         possible = len(blocks) - len(blocks & plan.refused.keys())
         refusals += plan.refused.values()
     return _row(graph.function, len(graph.blocks), possible, refusals)

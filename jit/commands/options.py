@@ -30,6 +30,10 @@ Liveness = Annotated[
     Literal["abi", "strict"],
     typer.Option(help="Which registers a region keeps: those the calling convention needs, or all."),
 ]
+CounterPlacement = Annotated[
+    Literal["minimal", "every"],
+    typer.Option(help="As few counters as tell how often every block ran, or one in every block."),
+]
 CounterUpdate = Annotated[
     Literal["auto", "plain", "atomic"],
     typer.Option(help="How counters are added to; auto is atomic where the program can start threads."),

@@ -33,6 +33,7 @@ class Request:
     liveness: Literal["abi", "strict"]
     counter_update: Literal["auto", "plain", "atomic"]
     optimise: Literal["loops", "all"]
+    counter_placement: Literal["minimal", "every"]
     strict_coverage: bool
     dry_run: bool
     use_cache: bool
@@ -61,6 +62,7 @@ def run(request: Request) -> None:
             liveness=request.liveness,
             counter_update=request.counter_update,
             optimise=request.optimise,
+            placement=request.counter_placement,
             use_cache=request.use_cache,
             probes=probes,
             progress=progress,

@@ -33,6 +33,7 @@ class Request:
     liveness: Literal["abi", "strict"]
     counter_update: Literal["auto", "plain", "atomic"]
     optimise: Literal["loops", "all"]
+    counter_placement: Literal["minimal", "every"]
     use_cache: bool
 
 
@@ -53,6 +54,8 @@ def run(request: Request) -> None:
             liveness=request.liveness,
             counter_update=request.counter_update,
             optimise=request.optimise,
+            # Functions are entered here without any of their callers having run.
+            placement="function" if request.counter_placement == "minimal" else "every",
             use_cache=request.use_cache,
             probes=probes,
             progress=progress,

@@ -219,6 +219,7 @@ class _Builder:
             counter_update=settings.counter_update,
             use_cache=settings.use_cache,
             probes=probes,
+            placement="every",  # functions that run when they are instrumented are entered before they are counted
             whole_pages=True,
         )
         guarded = ",".join(str(spec) for spec in specs if spec.guarded)
