@@ -11,9 +11,11 @@ is told, and tries again later.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from jit.live import procfs, ptrace
@@ -156,7 +158,7 @@ def _returners(target: Target, mappings: Mappings) -> list[int]:
 
 def _search(target: Target, mapping: Mapping) -> list[int]:
     try:
-        code = target.read(mapping.start, mapping.size)
+        code = _from_file(target, mapping) or target.read(mapping.start, mapping.size)
     except MemoryAccessError:
         return []
     found = []
@@ -166,3 +168,18 @@ def _search(target: Target, mapping: Mapping) -> list[int]:
             found.append(mapping.start + at)
             at = code.find(pattern, at + 1)
     return found
+
+
+def _from_file(target: Target, mapping: Mapping) -> bytes:
+    """The bytes that a mapping has of its file: read through the target, they would all become resident in it. b'' if
+    the file cannot be had."""
+    if not mapping.inode:
+        return b""
+    for path in (f"map_files/{mapping.start:x}-{mapping.end:x}", f"root{mapping.path}"):
+        try:
+            with Path(f"/proc/{target.pid}/{path}").open("rb") as file:
+                if os.fstat(file.fileno()).st_ino == mapping.inode:
+                    return os.pread(file.fileno(), mapping.size, mapping.offset)
+        except OSError:
+            continue
+    return b""

@@ -30,8 +30,8 @@ _CODE_PER_BYTE: Final = 10
 _CODE_LEAST: Final = 1 << 16
 _STUB_SIZE: Final = 96
 _CODE_MOST: Final = 1 << 29
-_SECONDS_TO_LEAVE: Final = 0.02
-"""How long the others stand still while threads leave the code cache, before those are waited for."""
+_PATIENCE: Final = 0.01
+"""Seconds that threads are given to leave code while all others stand still; then it is tried again later."""
 
 
 class State(enum.Enum):
@@ -202,7 +202,7 @@ class LiveModule:
         for item in items:
             function = item.function
             whole = (function.address + self.bias, function.end + self.bias)
-            if not fresh and target.step_out([whole, *(write.inside for write in item.late)]):
+            if not fresh and target.step_out([whole, *(write.inside for write in item.late)], _PATIENCE):
                 continue
             write_all(target.memory, item.late)
             item.writes += self._kept(item, item.late)
@@ -210,7 +210,7 @@ class LiveModule:
 
     def _expect_out(self, target: Target, writes: Sequence[Write], from_start: bool = False) -> None:
         """Move threads out of what is to be overwritten. Raises TargetBusyError if one stays inside."""
-        stragglers = target.step_out([(w.address if from_start else w.address + 1, w.end) for w in writes])
+        stragglers = target.step_out([(w.address if from_start else w.address + 1, w.end) for w in writes], _PATIENCE)
         if stragglers:
             raise TargetBusyError(f"thread {stragglers[0].tid} at {stragglers[0].address:#x} {stragglers[0].reason}")
 
@@ -348,7 +348,7 @@ class LiveModule:
     def release(self, target: Target) -> None:
         """Give the area back. All threads are stopped. Raises TargetBusyError if one is in it."""
         if self.area is not None:
-            stragglers = target.step_out([(self.area.start, self.area.code_end)], _SECONDS_TO_LEAVE)
+            stragglers = target.step_out([(self.area.start, self.area.code_end)], _PATIENCE)
             if stragglers:
                 raise TargetBusyError(f"thread {stragglers[0].tid} {stragglers[0].reason}")
             self.unmap(target)
