@@ -61,6 +61,10 @@ class Open:
     name: str
     """Its path as the target has it."""
     specs: tuple[Spec, ...]
+    is_running: bool
+    """Whether threads run through the module already: then nobody shall wait for more than a function to be compiled,
+    and the answer comes when all is analysed. Otherwise it is the program that waits for the answer, and a plan from
+    the store is taken; analysis then waits for a function that is not in the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +231,11 @@ class _Builder:
         module = self.modules[request.module] = _Module(image, specs, options, key)
         if self.store is not None:
             module.recall(self.store)
-        if module.plan is None:
-            module.changed = True
+        plan = module.plan
+        if plan is None or request.is_running:
+            module.changed = plan is None
             self.compiler.start()
             plan = module.analyse()
-        else:
-            plan = module.plan
         return Opened(request.module, request.name, matched, unmatched, plan, tuple(module.made.values()))
 
     def serve(self, request: object) -> None:

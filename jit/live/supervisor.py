@@ -219,7 +219,7 @@ class Supervisor:
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._numbers)
-            self._workshop.ask(Open(number, str(file), module.path, specs))
+            self._workshop.ask(Open(number, str(file), module.path, specs, is_running=not fresh))
         wanted = _Wanted(space, module, fresh)
         known = self._opened.get(number)
         if known is not None:
