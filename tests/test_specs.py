@@ -36,6 +36,13 @@ ACCEPTED = {
     "entry:<T as Iterator<Item=u8>>::next": Spec(Point.ENTRY, "<T as Iterator<Item=u8>>::next"),
     "entry:operator+": Spec(Point.ENTRY, "operator+"),
     "entry:count": Spec(Point.ENTRY, "count"),
+    "entry:libc.so.6!malloc": Spec(Point.ENTRY, "malloc", module="libc.so.6"),
+    "insn:lib*!f+0x4=p.py:x": Spec(Point.INSN, "f", 4, "p.py:x", module="lib*"),
+    "entry:libstdc++.so.6!operator!=": Spec(Point.ENTRY, "operator!=", module="libstdc++.so.6"),
+    "entry:operator!": Spec(Point.ENTRY, "operator!"),
+    "entry:operator!=": Spec(Point.ENTRY, "operator!="),
+    "entry:X::operator!=": Spec(Point.ENTRY, "X::operator!="),
+    "entry:[!ab]*": Spec(Point.ENTRY, "[!ab]*"),
 }
 
 
