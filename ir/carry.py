@@ -5,6 +5,9 @@ for it. So such a region is put together from the bytes of its instructions: reg
 always were, nothing has to be live or pinned, and there is no frame. Only what depends on the place is written anew:
 jumps, and operands relative to RIP. Where a region has a loop (its counters stay in registers), a probe in Python or
 a call of its own, `ir.lower` makes it instead.
+
+A fault in such a region is that of the original instruction, with the same registers (but for flags that nothing
+reads): only the program counter is another, and `origins` says which it would have been.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ _INC: Final = b"\x48\xff\x05"
 _LOCK: Final = b"\xf0"
 _MANY: Final = 100
 """Blocks from which on liveness is not asked for recursively."""
+_DIVISIONS: Final = ("div", "idiv")
 _JMP8: Final = b"\xeb"
 _JMP32: Final = b"\xe9"
 _CONDITIONS: Final = range(0x70, 0x80)
@@ -42,6 +46,9 @@ class CarriedRegion:
     """Its machine code."""
     symbols: Mapping[str, int]
     """Symbol -> address in the image ('L_x', 'L_d'), or index among the counters ('L_c')."""
+    origins: tuple[tuple[int, int], ...]
+    """(offset in the code, original address) of each instruction that is the program's: a fault of one is the
+    original's, with the same registers."""
     verbatim: int
     """Number of instructions."""
     flags_in: bool = False
@@ -68,7 +75,7 @@ def carry(
     region: Region, actions: Mapping[int, Sequence[Action]], live_at: LiveAt, options: LoweringOptions
 ) -> CarriedRegion | None:
     """The region's own instructions with its counters; None where it has to be lowered. Arguments as in `lower`."""
-    if options.nil_checks:
+    if options.nil_checks and not options.exact_faults:
         return None
     try:
         return _Carrying(region, actions, live_at, options).run()
@@ -95,6 +102,9 @@ class _Carrying:
         """Fields to be relocated: (piece, offset in it, symbol, addend)."""
         self.starts: dict[int, int] = {}
         """Block -> its first piece."""
+        self.origins: list[tuple[int, int]] = []
+        """(piece, original address) of the program's own instructions."""
+        self.exact = options.exact_faults
 
     def run(self) -> CarriedRegion:
         """Lay out the blocks in address order, the head first. Raises _Unsuitable."""
@@ -108,9 +118,9 @@ class _Carrying:
             block = self.blocks[address]
             self._emit_body(block)
             self._emit_end(block, following)
-        code, relocations = self._assemble()
+        code, relocations, origins = self._assemble()
         compiled = CompiledRegion(code, relocations, b"", (), 0, 0)
-        return CarriedRegion(self.region.head, compiled, self.symbols.addresses, self.region.instructions)
+        return CarriedRegion(self.region.head, compiled, self.symbols.addresses, origins, self.region.instructions)
 
     def _check(self) -> None:
         for block in self.blocks.values():
@@ -123,12 +133,17 @@ class _Carrying:
                 actions = self.actions.get(address, ())
                 if actions and (address != block.address or not all(map(_is_plain, actions))):
                     raise _Unsuitable
+        if self._has_loop() and not (self.exact and any(map(_can_fault, self.blocks.values()))):
+            raise _Unsuitable
+
+    def _has_loop(self) -> bool:
         # Blocks are in reverse post-order: only round a loop does control go to one that has been passed.
         passed = set()
         for block in self.region.blocks:
             passed.add(block.address)
             if any(target in passed and self._goes_to(block, target) for target in block.successors):
-                raise _Unsuitable
+                return True
+        return False
 
     def _goes_to(self, block: LiftedBlock, target: int | None) -> bool:
         """Whether control stays in the region on the way to `target`: it has the block, and with RSP as it is then."""
@@ -161,6 +176,7 @@ class _Carrying:
         live = self.live.get(address)
         if live is None:
             block = self.blocks[address]
+            self.live[address] = ARITHMETIC_FLAGS  # what a loop that comes back here is told: never too little
             reads, killed = 0, 0
             for step in block.body:
                 effects = step.instruction.effects
@@ -215,6 +231,7 @@ class _Carrying:
                 raise _Unsuitable
             symbol = self.symbols.name("d", address + len(code) + mem.disp)
             self.fields.append((len(self.pieces), instruction.disp_at, symbol, instruction.disp_at - len(code)))
+        self.origins.append((len(self.pieces), address))
         self.pieces.append(code)
 
     def _emit_end(self, block: LiftedBlock, following: int | None) -> None:
@@ -247,7 +264,7 @@ class _Carrying:
             self.fields.append((len(self.pieces), 1 if condition < 0 else 2, self.symbols.name("x", target), -4))
         self.pieces.append(_Jump(condition, target, inside, not inside))
 
-    def _assemble(self) -> tuple[bytes, tuple[Relocation, ...]]:
+    def _assemble(self) -> tuple[bytes, tuple[Relocation, ...], tuple[tuple[int, int], ...]]:
         """Choose the sizes of the jumps (short ones become long until all reach), then put everything together."""
         while True:
             offsets = []
@@ -274,7 +291,11 @@ class _Carrying:
         relocations = tuple(
             _relocation(offsets[piece] + offset, symbol, addend) for piece, offset, symbol, addend in self.fields
         )
-        return bytes(code), relocations
+        return bytes(code), relocations, tuple((offsets[piece], address) for piece, address in self.origins)
+
+
+def _can_fault(block: LiftedBlock) -> bool:
+    return any(step.instruction.effects.memory or step.instruction.mnemonic in _DIVISIONS for step in block.body)
 
 
 @lru_cache(1 << 16)

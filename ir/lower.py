@@ -82,6 +82,8 @@ class LoweringOptions:
     nil_checks: bool = False
     """Leave to the original instruction before it reads or writes through a pointer into the first page: Go's runtime
     turns that fault into a panic, and must find it at an address of its own."""
+    exact_faults: bool = False
+    """Carry loops that can fault too: of carried instructions it is known which they were. They need no nil checks."""
     carry: bool = True
     """Whether regions that gain nothing from an optimiser are put together from their own bytes (see `ir.carry`)."""
 

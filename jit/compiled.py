@@ -30,7 +30,8 @@ def compiled_whole(image: Image, work: Work, results: Sequence[Result]) -> Compi
             return refusal(work, f"a region cannot be compiled: {result.reason}", region.head)
         if image.is_go and _below_stack(work, region, result) > _GO_FRAME_LIMIT:
             return refusal(work, "a region needs more stack than Go guarantees", region.head)
-        pieces.append(Piece(region.head, result, region.flags_in, region.symbols))
+        origins = region.origins if isinstance(region, CarriedRegion) else ()
+        pieces.append(Piece(region.head, result, region.flags_in, region.symbols, origins))
     redirects = tuple((redirect.site, redirect.opcode, region.head) for redirect, region in work.code.redirects)
     entry = work.plan.graph.function.address
     return CompiledFunction(entry, work.code.entry_stub is not None, tuple(pieces), work.plan.sites, redirects)

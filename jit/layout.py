@@ -30,6 +30,8 @@ class Piece:
     """Whether the flags are live at the head."""
     symbols: Mapping[str, int]
     """Symbol -> address in the image ('L_x', 'L_d'), or index among the counters ('L_c', 'L_w')."""
+    origins: tuple[tuple[int, int], ...] = ()
+    """(offset in the code, original address) of instructions that are the program's own (see `ir.carry`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,9 @@ class Options:
     optimise: Effort = "loops"
     bare: bool = False
     """Recompile the chosen blocks without probes: what the engine itself costs, and what lifting alone gives."""
+    exact_faults: bool = False
+    """Loops that can fault are put together from their own bytes too: of those instructions it is known which they
+    were. Costs a counter in memory for each turn."""
     whole_pages: bool = False
     """Keep every patch inside a page, so that it can be written at once in a running process."""
 
@@ -207,6 +210,7 @@ class _Preparation:
             atomic=atomic,
             red_zone=0 if image.is_go else 128,
             nil_checks=image.is_go,
+            exact_faults=options.exact_faults,
             carry=options.optimise == "loops",
         )
 

@@ -38,6 +38,7 @@ class Options:
     liveness: LivenessMode
     counter_update: CounterUpdate
     use_cache: bool
+    exact_faults: bool
     name_code: bool = False
 
 
@@ -46,7 +47,14 @@ def supervisor(options: Options) -> Supervisor:
     specs = read_specs(options.probes, options.files, of_process=True)
     if not specs:
         raise UsageError("no probe given: --probe 'entry:*' counts every call")
-    settings = Settings(options.jobs, options.liveness, options.counter_update, options.use_cache, read_probes(specs))
+    settings = Settings(
+        options.jobs,
+        options.liveness,
+        options.counter_update,
+        options.use_cache,
+        read_probes(specs),
+        options.exact_faults,
+    )
     return Supervisor(specs, settings, options.children, console.note, name_code=options.name_code)
 
 

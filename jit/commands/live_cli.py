@@ -33,6 +33,10 @@ Children = Annotated[
 NameCode = Annotated[
     bool, typer.Option("--symbols", help="Write /tmp/perf-PID.map for perf and /tmp/probeloom-PID.symbols for gdb.")
 ]
+ExactFaults = Annotated[
+    bool,
+    typer.Option("--exact-faults", help="Faults in loops, too, are raised at the original instruction; slows loops."),
+]
 Duration = Annotated[
     str | None, typer.Option("--for", metavar="TIME", help="End after 30s, 500ms, 5m; else at Ctrl-C.")
 ]
@@ -63,6 +67,7 @@ def _run(
     jobs: Jobs = None,
     liveness: Liveness = "abi",
     counter_update: CounterUpdate = "auto",
+    exact_faults: ExactFaults = False,
     no_cache: NoCache = False,
     name_code: NameCode = False,
 ) -> int:
@@ -90,6 +95,7 @@ def _attach(
     jobs: Jobs = None,
     liveness: Liveness = "abi",
     counter_update: CounterUpdate = "auto",
+    exact_faults: ExactFaults = False,
     no_cache: NoCache = False,
     name_code: NameCode = False,
 ) -> None:
@@ -111,6 +117,7 @@ def _top(
     jobs: Jobs = None,
     liveness: Liveness = "abi",
     counter_update: CounterUpdate = "auto",
+    exact_faults: ExactFaults = False,
     no_cache: NoCache = False,
 ) -> None:
     """Show counts and rates of a process while it runs.
@@ -135,14 +142,15 @@ def _status(
 def _options(**given: Any) -> Any:
     from jit.commands.live import Options
 
-    chosen: Sequence[str] = ("form", "sort", "top", "every", "output", "children", "liveness", "counter_update")
+    chosen: Sequence[str] = ("form", "sort", "top", "every", "output", "children")
+    how: Sequence[str] = ("liveness", "counter_update", "exact_faults")
     return Options(
         probes=tuple(given["probe"] or ()),
         files=tuple(given["probes"] or ()),
         jobs=job_count(given["jobs"]),
         use_cache=not given["no_cache"],
         name_code=given.get("name_code", False),
-        **{name: given[name] for name in chosen},
+        **{name: given[name] for name in (*chosen, *how)},
     )
 
 

@@ -48,6 +48,7 @@ class Settings:
     counter_update: CounterUpdate
     use_cache: bool
     probes: Mapping[str, CompiledProbe]
+    exact_faults: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +225,13 @@ class _Builder:
             use_cache=settings.use_cache,
             probes=probes,
             placement="every",  # functions that run when they are instrumented are entered before they are counted
+            # Go's runtime makes a panic of a fault at an address that it knows.
+            exact_faults=settings.exact_faults or image.is_go,
             whole_pages=True,
         )
         guarded = ",".join(str(spec) for spec in specs if spec.guarded)
-        key = plan_key(image, specs, probes, ("live", settings.liveness, settings.counter_update, guarded))
+        how = ("live", settings.liveness, settings.counter_update, guarded, str(settings.exact_faults))
+        key = plan_key(image, specs, probes, how)
         module = self.modules[request.module] = _Module(image, specs, options, key)
         if self.store is not None:
             module.recall(self.store)

@@ -184,6 +184,13 @@ class Instrumentation:
                 with self.target.stopped():
                     module.finish(self.target)
 
+    def origin(self, address: int) -> int | None:
+        """The original of the instruction at `address`, if that is in a code cache and one of the program's."""
+        for module in self.modules.values():
+            if module.area is not None and module.area.start <= address < module.area.code_end:
+                return module.origin(address)
+        return None
+
     def _let_go(self, page: int, state: State) -> None:
         """Those who wait at `page` go on: into the instrumented function or the original one."""
         if not page:

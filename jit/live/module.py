@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from bisect import bisect_right
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -12,7 +13,7 @@ import numpy as np
 from codecache.types import Patch
 from jit import datafile
 from jit.datafile import DataFile
-from jit.layout import CODE_ALIGNMENT, CompiledFunction, lay_out, trampolines
+from jit.layout import CODE_ALIGNMENT, CompiledFunction, Piece, lay_out, trampolines
 from jit.live.area import Area, make_area, unmap_area
 from jit.live.counters import MAP_FIXED, Counters
 from jit.live.errors import TargetBusyError
@@ -73,6 +74,8 @@ class LiveModule:
         self.refusals: list[Refusal] = list(plan.refusals)
         self.counters = Counters(len(self.data.counters))
         self.area: Area | None = None
+        self._pieces: list[tuple[int, Piece]] = []
+        """Where each region's code begins, in order, and what it is."""
         self.is_active = True
         """Whether its writes stand over the code."""
         self.on_code: Callable[[int, int, str], None] = lambda address, size, name: None
@@ -220,7 +223,19 @@ class LiveModule:
         laid = lay_out([compiled], at - self.bias, area.counters - self.bias)
         if laid.failures or area.take(len(laid.code), CODE_ALIGNMENT) != at:
             return None
-        return at, laid.code, {head: place + self.bias for head, place in laid.places.items()}
+        places = {head: place + self.bias for head, place in laid.places.items()}
+        # Those whose instructions are the program's own have no stub in front.
+        self._pieces += sorted((places[piece.head], piece) for piece in compiled.pieces if piece.origins)
+        return at, laid.code, places
+
+    def origin(self, address: int) -> int | None:
+        """The original of the instruction at `address` in the code cache, if it is one of the program's."""
+        index = bisect_right(self._pieces, address, key=lambda piece: piece[0]) - 1
+        if index < 0:
+            return None
+        start, piece = self._pieces[index]
+        original = dict(piece.origins).get(address - start)
+        return None if original is None else original + self.bias
 
     def _open_stub(
         self, target: Target, item: Instrumented, compiled: CompiledFunction, places: dict[int, int]
@@ -283,6 +298,7 @@ class LiveModule:
         copy.refusals = list(self.refusals)
         copy.is_active = self.is_active
         copy.on_code = self.on_code
+        copy._pieces = list(self._pieces)
         for address, item in self.functions.items():
             state = State.WAITS if item.state is State.CALLED and item.stub is not None else item.state
             copy.functions[address] = replace(item, state=state)
@@ -327,6 +343,8 @@ class LiveModule:
         self._expect_out(target, late, from_start=True)
         write_all(target.memory, late)
         write_all(target.memory, rest)
+        if self.area is not None:
+            target.end_detours(self.area.start, self.area.code_end)
         self.is_active = False
 
     def resume(self, target: Target) -> None:

@@ -157,6 +157,7 @@ def come_to_rest(thread: Thread) -> None:
         number = ptrace.stop_signal(thread.stop) if thread.is_queued else thread.signal
     if not number:
         _interrupt(thread)
+        thread.target.tracer.end_detour(thread)
         return
     thread.taken.insert(0, TakenSignal(number, ptrace.signal_information(tid), not thread.is_queued, is_sent=True))
     if thread.is_queued:

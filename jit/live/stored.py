@@ -80,7 +80,7 @@ def encode_functions(functions: Sequence[CompiledFunction]) -> bytes:
         pieces = []
         for piece in function.pieces:
             encoded = encode_region(piece.region)
-            pieces.append([piece.head, piece.flags_in, dict(piece.symbols), len(encoded)])
+            pieces.append([piece.head, piece.flags_in, dict(piece.symbols), piece.origins, len(encoded)])
             code += encoded
         sites = [[site.head, site.jump, site.springboard] for site in function.sites]
         table.append([function.entry, function.entry_stub, pieces, sites, function.redirects])
@@ -97,12 +97,12 @@ def decode_functions(content: bytes) -> tuple[CompiledFunction, ...]:
         functions = []
         for entry, entry_stub, pieces, sites, redirects in json.loads(plain[_SIZE.size : at]):
             found = []
-            for head, flags_in, symbols, length in pieces:
+            for head, flags_in, symbols, origins, length in pieces:
                 region = decode_region(plain[at : at + length])
                 at += length
                 if not isinstance(region, CompiledRegion):
                     raise ValueError("not a region")
-                found.append(Piece(head, region, flags_in, symbols))
+                found.append(Piece(head, region, flags_in, symbols, tuple((at, of) for at, of in origins)))
             functions.append(
                 CompiledFunction(
                     entry,

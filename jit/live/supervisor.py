@@ -16,7 +16,7 @@ from jit.layout import CompiledFunction
 from jit.live.books import Books
 from jit.live.builder import Build, Know, Made, Open, Opened, Settings
 from jit.live.errors import TargetBusyError, TargetGoneError
-from jit.live.events import Event, Execed, Exited, Forked, GroupStopped, Killed, Readable, VForked
+from jit.live.events import Event, Execed, Exited, Forked, GroupStopped, Killed, Readable, SignalStop, VForked
 from jit.live.faults import PageFault, PageFaults
 from jit.live.instrumentation import Instrumentation
 from jit.live.loaded import LoadWatch, Module, executable, module_file, modules
@@ -34,6 +34,7 @@ Children = Literal["sum", "apart", "ignore"]
 
 _RETRY: Final = 0.05
 """Seconds until something is tried again that a thread stood in the way of."""
+_FAULTS: Final = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 _LEAVE: Final = 2.0
 """Seconds that detaching waits for threads to come out of the code cache."""
 
@@ -446,11 +447,22 @@ class Supervisor:
                     self.killed_by = number
                 self.on_news(News("killed", target.pid, status=number))
                 self._drop_empty()
+            case SignalStop() if event.signal in _FAULTS and event.code > 0:
+                with suppress(TargetGoneError):
+                    self._move_fault(event)
             case GroupStopped(target, _, number):
                 if target is self._first and number == signal.SIGTSTP:
                     os.kill(os.getpid(), signal.SIGSTOP)  # as the shell expects of the job it started
             case _:
                 pass
+
+    def _move_fault(self, event: SignalStop) -> None:
+        """A fault in the code cache is raised at the original instruction."""
+        space = self.spaces.get(event.target.memory)
+        if space is not None:
+            origin = space.instrumentation.origin(event.target.registers(event.tid).rip)
+            if origin is not None:
+                self.tracer.raise_at(event, origin)
 
     def _on_fork(self, parent: Target, child: Target) -> None:
         space = self.spaces.get(parent.memory)

@@ -225,6 +225,12 @@ class Target:
         with self.stopped(), self._alive():
             return leaving.leave(self, ranges, seconds)
 
+    def end_detours(self, start: int, end: int) -> None:
+        """Threads whose fault in [start, end) was moved stay where it was raised: that range will be gone."""
+        for thread in self.tracer.threads_of(self.memory):
+            if thread.detour is not None and start <= thread.detour.faulted < end:
+                thread.detour = None
+
     # Memory and system calls
 
     def read(self, address: int, size: int) -> bytes:

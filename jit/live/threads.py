@@ -26,6 +26,17 @@ class TakenSignal:
     """Raised again; when it arrives, it is given the information it had."""
 
 
+@dataclass(slots=True)
+class Detour:
+    """A fault was moved to another instruction that is the same. When its signal handler returns there, the thread goes
+    on at the one that faulted."""
+
+    raised: int
+    faulted: int
+    patience: int
+    """System calls of the handler that are looked at until it is taken not to return (longjmp)."""
+
+
 @dataclass(slots=True, eq=False)
 class Thread:
     """A traced thread. It is resumed only when nothing below keeps it."""
@@ -57,6 +68,7 @@ class Thread:
     signal: int = 0
     """Passed on when it goes on from a signal's stop."""
     taken: list[TakenSignal] = field(default_factory=list)
+    detour: Detour | None = None
 
     @property
     def is_at_rest(self) -> bool:

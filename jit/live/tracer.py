@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from signal import SIGTRAP
 from typing import TYPE_CHECKING, Final
 
@@ -32,7 +33,7 @@ from jit.live.events import (
     VForked,
 )
 from jit.live.memory import AddressSpace
-from jit.live.threads import CREATIONS, TakenSignal, Thread
+from jit.live.threads import CREATIONS, Detour, TakenSignal, Thread
 from jit.live.wakeup import FALLBACK_MILLISECONDS, Wakeup
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ _ORPHAN_SECONDS: Final = 0.2
 _PARK_SECONDS: Final = 0.05
 """A thread that waits uninterruptibly for so long is taken to be in a wait without known end."""
 _SI_TKILL: Final = -6
+_PATIENCE: Final = 2_000
+"""System calls of a signal handler until it is no longer expected to return."""
 _SIGRTMIN: Final = 32
 """Signals from here on are queued, those below are pending or not."""
 _CLONE_VM: Final = 0x100
@@ -184,6 +187,37 @@ class Tracer:
                 if number:
                     thread.taken.append(TakenSignal(number, taken.information, True))
 
+    def raise_at(self, event: SignalStop, address: int) -> None:
+        """Has the fault of the current event be one of the instruction at `address`, which is the same as that which
+        faulted. If its handler returns there, the thread goes on where it was."""
+        thread = self._current_thread
+        if event is not self._current or thread is None:
+            raise ValueError("the event is over")
+        with suppress(ProcessLookupError):
+            registers = ptrace.registers(thread.tid)
+            thread.detour = Detour(address, registers.rip, _PATIENCE)
+            if event.address == registers.rip:
+                information = event.information[:16] + address.to_bytes(8, "little") + event.information[24:]
+                ptrace.set_signal_information(thread.tid, information)
+            registers.rip = address
+            ptrace.set_registers(thread.tid, registers)
+
+    @staticmethod
+    def end_detour(thread: Thread) -> None:
+        """If a thread has come back to where its fault was raised: lets it go on where that had happened."""
+        detour = thread.detour
+        if detour is None:
+            return
+        detour.patience -= 1
+        with suppress(ProcessLookupError):
+            registers = ptrace.registers(thread.tid)
+            if registers.rip == detour.raised:
+                registers.rip = detour.faulted
+                ptrace.set_registers(thread.tid, registers)
+                thread.detour = None
+            elif not detour.patience:
+                thread.detour = None
+
     # Waiting
 
     def _look(self, seconds: float) -> None:
@@ -275,6 +309,7 @@ class Tracer:
         if event == ptrace.EVENT_STOP:
             if was_interrupted:
                 self._keep_waiting(thread)
+            self.end_detour(thread)
             if not thread.is_in_group_stop:
                 thread.is_group_stopped = False
             elif not thread.is_group_stopped:
@@ -291,6 +326,10 @@ class Tracer:
                 self._expect(thread)
             elif event == ptrace.EVENT_EXEC:
                 self._note_exec(thread)
+        elif ptrace.stop_signal(status) == ptrace.SYSCALL_STOP:
+            self.end_detour(thread)
+            self.release(thread)
+            return
         elif self._give_back(thread):
             thread.signal = ptrace.stop_signal(status)
             self.release(thread)
@@ -324,6 +363,8 @@ class Tracer:
             target = target.child(tid, target.memory if self._shares_memory(maker) else AddressSpace(tid))
             self.targets[tid] = target
         newborn = Thread(tid, target, is_newborn=True)
+        if maker.detour is not None and target is not maker.target:
+            newborn.detour = replace(maker.detour)
         self.threads[tid] = newborn
         if (known := self._unannounced.pop(tid, None)) is not None:
             newborn.is_running = False
@@ -358,6 +399,7 @@ class Tracer:
                 self._forget(other)
         thread.is_interrupted = thread.is_group_stopped = False
         thread.taken.clear()
+        thread.detour = None
         target.move_to(AddressSpace(target.pid))
 
     def _note_end(self, thread: Thread, status: int) -> None:
@@ -473,7 +515,8 @@ class Tracer:
             if thread.is_in_group_stop:
                 ptrace.listen(thread.tid)
             else:
-                ptrace.resume(thread.tid, thread.signal if thread.is_in_signal_stop else 0)
+                how = ptrace.PTRACE_CONT if thread.detour is None else ptrace.PTRACE_SYSCALL
+                ptrace.resume(thread.tid, thread.signal if thread.is_in_signal_stop else 0, how)
         thread.is_running = True
 
     @staticmethod
