@@ -56,9 +56,8 @@ class Borders:
             return self._liveness.live_at(graph, address)
         block = self._graph.blocks.get(self._jumps.get(address, -1))
         if block is not None:
-            # What the jump itself reads (flags) is not read beyond it.
-            before = self._liveness.live_at(self._graph, block.last_address)
-            return before & ~block.last.effects.reads
+            # With what the jump itself reads: a condition may be read again beyond it.
+            return self._liveness.live_at(self._graph, block.last_address)
         return self._liveness.live_at(self._graph, address)
 
     def _flags_at(self, address: int, at_ends: Mapping[int, int]) -> int:

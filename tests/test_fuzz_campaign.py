@@ -330,3 +330,27 @@ def test_functions_on_the_processor_and_a_wrong_instruction_in_the_cache(tmp_pat
     broken = replace(built.overlay, code=b"\x48\xff\xc3\x90" * (len(code) // 4))
     with NativeFunctions(image, broken, 3) as native:
         assert any(native.check(function.address, range(4))[0] is not None for function in functions)
+
+
+@pytest.mark.needs("gzip")
+def test_a_flag_that_a_jump_out_of_the_function_reads_is_live_beyond_it():
+    """`je` into a part of the function that was not analysed: the zero flag is still what it was there."""
+    from lifter.borders import Borders
+    from lifter.cfg import build_all
+    from lifter.image.load import open_image
+    from lifter.instruction import Flow
+    from lifter.liveness import analyse
+
+    image = open_image(Path("/usr/bin/gzip"))
+    seen = 0
+    for function in [f for f in image.functions if f.refusal is None][:200]:
+        graphs = build_all(image, [function])
+        graph = graphs[function.address]
+        borders = Borders(image, graphs, analyse(image, graphs, "strict"), graph)
+        for block in graph.blocks.values():
+            target = graph.callees.get(block.last_address)
+            if block.last.flow is Flow.BRANCH and target is not None and block.last_address in graph.tail_calls:
+                seen += 1
+                reads = block.last.effects.reads
+                assert borders(target) & reads == reads
+    assert seen
