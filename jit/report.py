@@ -104,25 +104,41 @@ def load_report(*paths: str | os.PathLike[str]) -> Report:
     return Report(first.module, tuple(rows))
 
 
-def to_json(report: Report) -> str:
-    """The whole report, one row a tracepoint. Addresses are numbers; `words` only where there is a Python
-    probe."""
-    probes = []
-    for row in report.rows:
-        tracepoint = row.tracepoint
-        entry: dict[str, Any] = {
-            "point": tracepoint.point.value,
-            "function": tracepoint.function,
-            "address": tracepoint.address,
-            "size": tracepoint.size,
-            "instructions": tracepoint.instructions,
-            "count": row.count,
-        }
-        if tracepoint.words[1]:
-            entry["action"] = tracepoint.action
-            entry["words"] = list(row.words)
-        probes.append(entry)
-    return json.dumps({"module": report.module.path, "build_id": report.module.build_id, "probes": probes})
+def to_json(report: Report, *others: Report) -> str:
+    """The whole report, one row a tracepoint. Addresses are numbers; `words` only where there is a Python probe.
+
+    With the reports of further modules it is still one object: each row then names its module, `modules` lists them.
+    """
+    reports = (report, *others)
+    content: dict[str, Any] = _identity(report)
+    if others:
+        content["modules"] = [_identity(each) for each in reports]
+    content["probes"] = [
+        {**_row_as_dict(row), "module": each.module.path} if others else _row_as_dict(row)
+        for each in reports
+        for row in each.rows
+    ]
+    return json.dumps(content)
+
+
+def _identity(report: Report) -> dict[str, Any]:
+    return {"module": report.module.path, "build_id": report.module.build_id}
+
+
+def _row_as_dict(row: Row) -> dict[str, Any]:
+    tracepoint = row.tracepoint
+    entry: dict[str, Any] = {
+        "point": tracepoint.point.value,
+        "function": tracepoint.function,
+        "address": tracepoint.address,
+        "size": tracepoint.size,
+        "instructions": tracepoint.instructions,
+        "count": row.count,
+    }
+    if tracepoint.words[1]:
+        entry["action"] = tracepoint.action
+        entry["words"] = list(row.words)
+    return entry
 
 
 def select(report: Report, sort: str = "count", top: int | None = None, unhit: bool = False) -> list[Row]:

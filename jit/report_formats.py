@@ -25,26 +25,30 @@ _DRCOV_BLOCK = struct.Struct("<IHH")
 _MAX_BLOCK = 0xFFFF
 
 
-def to_drcov(report: Report) -> bytes:
-    """The executed blocks as drcov version 2 (module table version 2, binary block table), as Lighthouse
-    reads it."""
-    module = report.module
+def to_drcov(*reports: Report) -> bytes:
+    """The executed blocks of one or more modules as drcov version 2 (module table version 2, binary block table), as
+    Lighthouse reads it."""
+    modules = ""
     blocks = bytearray()
-    for row in report.ranges:
-        if not row.count:
-            continue
-        start, left = row.tracepoint.address - module.base, row.tracepoint.size
-        while left > 0:
-            size = min(left, _MAX_BLOCK)
-            blocks += _DRCOV_BLOCK.pack(start, size, 0)
-            start, left = start + size, left - size
-    path = module.path.replace("\n", "?")
+    for number, report in enumerate(reports):
+        module = report.module
+        path = module.path.replace("\n", "?")
+        extent = f"{module.base:#018x}, {module.end:#018x}, {module.entry:#018x}"
+        modules += f" {number}, {extent}, 0x00000000, 0x00000000, {path}\n"
+        for row in report.ranges:
+            if not row.count:
+                continue
+            start, left = row.tracepoint.address - module.base, row.tracepoint.size
+            while left > 0:
+                size = min(left, _MAX_BLOCK)
+                blocks += _DRCOV_BLOCK.pack(start, size, number)
+                start, left = start + size, left - size
     header = (
         "DRCOV VERSION: 2\n"
         "DRCOV FLAVOR: drcov\n"
-        "Module Table: version 2, count 1\n"
+        f"Module Table: version 2, count {len(reports)}\n"
         "Columns: id, base, end, entry, checksum, timestamp, path\n"
-        f" 0, {module.base:#018x}, {module.end:#018x}, {module.entry:#018x}, 0x00000000, 0x00000000, {path}\n"
+        f"{modules}"
         f"BB Table: {len(blocks) // _DRCOV_BLOCK.size} bbs\n"
     )
     return header.encode(errors="replace") + bytes(blocks)

@@ -47,7 +47,7 @@ def compare(cell: Cell, tool: Tool, built: Path, directory: Path) -> str:
         difference = offline.difference(live)
         if difference:
             return difference
-        rows = json.loads(report.read_text().splitlines()[0])["probes"]
+        rows = json.loads(report.read_text())["probes"]
         difference = _counts_differ(cell, expected, rows)
         if difference:
             return difference

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -215,6 +215,20 @@ def test_drcov_has_the_executed_blocks() -> None:
 def test_drcov_without_blocks_has_what_there_is() -> None:
     report = Report(REPORT.module, REPORT.rows[3:])
     assert Drcov.parse(to_drcov(report)).blocks == [(0x1F00, 8, 0)]
+
+
+def test_drcov_has_several_modules() -> None:
+    library = Report(Module("/lib/a.so", "", 0x1000, 0x9000, 0), (replace(REPORT.rows[0], count=1),))
+    log = Drcov.parse(to_drcov(REPORT, library))
+    assert [(number, path) for number, *_, path in log.modules] == [(0, "/bin/prog"), (1, "/lib/a.so")]
+    assert {module for _, _, module in log.blocks} == {0, 1}
+
+
+def test_json_of_several_modules_is_one_object() -> None:
+    library = Report(Module("/lib/a.so", "ab", 0x1000, 0x9000, 0), REPORT.rows[:1])
+    content = json.loads(to_json(REPORT, library))
+    assert [module["module"] for module in content["modules"]] == ["/bin/prog", "/lib/a.so"]
+    assert [row["module"] for row in content["probes"]] == ["/bin/prog"] * len(REPORT.rows) + ["/lib/a.so"]
 
 
 def test_drcov_splits_what_16_bits_cannot_say() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from jit import console
 from jit.commands.selection import read_probes, read_specs
@@ -20,6 +20,8 @@ from jit.report import Report, render_text, to_json
 from lifter.errors import UsageError
 
 Format = Literal["text", "json", "drcov", "lcov"]
+_NOTHING: Final = '{"module": "", "build_id": "", "probes": []}'
+"""The report where no module had a function that a spec names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +102,16 @@ def write_reports(options: Options, reports: Sequence[Report], *, to_output: boo
 
 
 def rendered(options: Options, reports: Sequence[Report]) -> str | bytes:
-    """The reports of all modules: tables one after the other, a JSON object a line, or as the format joins them."""
+    """The reports of all modules in one: tables one after the other, or as the format joins them."""
     match options.form:
         case "text":
             return "\n".join(render_text(report, options.sort, options.top, options.every) for report in reports)
         case "json":
-            return "".join(f"{to_json(report)}\n" for report in reports)
+            return (to_json(*reports) if reports else _NOTHING) + "\n"
         case "drcov":
             from jit.report_formats import to_drcov
 
-            return b"".join(to_drcov(report) for report in reports)
+            return to_drcov(*reports)
         case "lcov":
             from jit.report_formats import to_lcov
 
