@@ -32,7 +32,8 @@ def compare(cell: Cell, tool: Tool, built: Path, directory: Path) -> str:
     program = corpus.build(cell, built)
     # The same name, so the same stack and auxiliary vector as far as the program sees them.
     runner = directory / cell.program.name
-    done = tool("rewrite", program, "-o", runner, "--probe", spec(cell))
+    # A counter in each block, as in live mode: minimal ones also tell of blocks that have no room for one.
+    done = tool("rewrite", program, "-o", runner, "--probe", spec(cell), "--counter-placement", "every")
     if done.status:
         return f"rewrite: {done.stderr!r}"
     data = directory / "run.data"
