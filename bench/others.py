@@ -90,34 +90,16 @@ def _bolt(workload: Workload, setup: Setup) -> Command:
     return Command((str(output),))
 
 
-def _dynamorio(workload: Workload, setup: Setup) -> Command:
-    run = Path(found("drrun")).resolve()
-    folders = ("samples/bin64", "api/bin", "api/samples/bin64")
-    clients = [run.parent.parent / folder / "libbbcount.so" for folder in folders]
-    client = next((path for path in clients if path.exists()), None)
-    if client is None:
-        raise UnavailableError("DynamoRIO is here without its sample libbbcount.so")
-    return Command((str(run), "-c", str(client), "--", str(build(workload, setup.cache))))
-
-
 def _e9patch(workload: Workload, setup: Setup) -> Command:
     tool = found("e9tool")
+    if not (setup.scratch / "e9counter").exists():
+        compiler = shutil.which("e9compile") or found("e9compile.sh")
+        shutil.copy(PROGRAMS / "e9counter.c", setup.scratch)
+        done(compiler, "e9counter.c", directory=setup.scratch)
     output = setup.place(workload, "e9patch")
-    probe = setup.scratch / "e9counter"
-    if not probe.exists():
-        done("e9compile", PROGRAMS / "e9counter.c", directory=setup.scratch)
-    program = build(workload, setup.cache)
-    done(
-        tool,
-        "-M",
-        "BB.entry",
-        "-P",
-        f"entry<naked>(&counters[BB])@{probe}",
-        program,
-        "-o",
-        output,
-        directory=setup.scratch,
-    )
+    probe = ("-M", "BB.entry", "-P", "entry<naked>(BB.offset)@e9counter")
+    # Its highest level of compression, the default, meets an assertion in builds that have any.
+    done(tool, "-c", "5", *probe, build(workload, setup.cache), "-o", output, directory=setup.scratch)
     return Command((str(output),))
 
 
@@ -155,7 +137,6 @@ def _frida_interceptor(returns: bool, workload: Workload, setup: Setup) -> Comma
 
 BINARY_TOOLS: Final = (
     Contender("BOLT -instrument", "edges", _bolt, slow=True),
-    Contender("DynamoRIO bbcount", "blocks", _dynamorio, slow=True),
     Contender("e9patch", "blocks", _e9patch, slow=True),
     Contender("QEMU plugin, inline", "blocks", partial(_qemu, True), slow=True),
     Contender("QEMU, no plugin", "nothing", partial(_qemu, False), slow=True),

@@ -60,7 +60,7 @@ def draw(results: Results, path: Path) -> None:
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.xaxis.set_minor_formatter(lambda value, _: "")
     axes[0][0].set_yticks(range(len(tools)), tools, fontsize=8)
-    figure.suptitle("User time against the uninstrumented program (logarithmic)", fontsize=11)
+    figure.suptitle("User time; the original is 1", fontsize=11)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
 
