@@ -9,6 +9,7 @@ the same part.
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -101,6 +102,7 @@ class _Run:
         runs = min(self.options.runs, SLOW_RUNS) if slow else self.options.runs
         print(f"{workload.name}: {', '.join(commands)}", file=sys.stderr, flush=True)
         series, wrong = alternate(base, commands, runs, self.core)
+        print("".join(f"  {name} {one.ratio:.2f}" for name, one in series.items()), file=sys.stderr, flush=True)
         counts = {contender.name: contender.counts for contender in contenders}
         self.results.measurements += [
             Measurement(name, counts[name], workload.name, one, share) for name, one in series.items()
@@ -160,25 +162,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _arguments(argv)
     contenders = _contenders(options)
     workloads = [workload for workload in WORKLOADS if workload.name in options.classes]
+    earlier = (options.output / RESULTS).read_text() if options.add else ""
+    try:
+        if earlier:
+            Results({}, []).add(earlier)
+    except ValueError as error:
+        print(f"{options.output / RESULTS}: {error}", file=sys.stderr)
+        return 2
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
-        setup = Setup(options.cache, options.jobs, Path(temporary))
-        run = _Run(options, setup)
-        with setup.closing:
+        run = _Run(options, Setup(options.cache, options.jobs, Path(temporary)))
+
+        def finished() -> Results:
+            """What was measured so far, and what an earlier run did."""
+            run.sizes()
+            results = copy.deepcopy(run.results)
+            results.machine = describe(workloads, options.cache)
+            if earlier:
+                results.add(earlier)
+            if options.output:
+                _write(results, options.output)
+            return results
+
+        with run.setup.closing:
             for workload in workloads:
                 run.workload(workload, contenders)
+                finished()
             if MICRO in options.classes:
                 run.probes()
-        run.sizes()
-    results = run.results
-    results.machine = describe(workloads, options.cache)
-    if options.add:
-        try:
-            results.add((options.output / RESULTS).read_text())
-        except ValueError as error:
-            print(f"{options.output / RESULTS}: {error}", file=sys.stderr)
-            return 2
-    if options.output:
-        _write(results, options.output)
+        results = finished()
     print(results.to_text(), end="")
     if not results.measurements and not results.costs:
         return 2

@@ -77,5 +77,8 @@ def test_a_small_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert {row["tool"] for row in more["measurements"]} == {*measured, "probeloom null"}
     assert [len(row["user_seconds"]) for row in more["measurements"] if row["tool"] == "probeloom entry"] == [1]
     assert more["nanoseconds_a_call"] == content["nanoseconds_a_call"]
+    (out / "bench.json").write_text("{}")
+    assert bench.main([*added, "--output", str(out), "--cache", str(tmp_path / "cache")]) == 2
+    assert "not written by bench" in capsys.readouterr().err
     page = (out / "bench.html").read_text()
     assert all(tool in page for tool in measured) and "http" not in page
