@@ -123,6 +123,44 @@ def test_threads_are_counted_and_let_go(hammer: Path, tool: Tool) -> None:
                 assert memory.read(2048) == code[at - start : at - start + 2048]
 
 
+ALARMS = """
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/time.h>
+static volatile int stop, wrong;
+static unsigned expected;
+__attribute__((noinline)) unsigned mix(unsigned x, int n) { while (n--) x = x * 5 ^ x >> 3; return x; }
+static void tick(int number) { if (mix(7, 3) != 834) wrong = 1; }
+static void *run(void *argument) { while (!stop) if (mix(1, 3000) != expected) wrong = 1; return 0; }
+int main(void)
+{
+    pthread_t threads[3];
+    struct itimerval often = {{0, 1000}, {0, 1000}};
+    struct sigaction action = {.sa_handler = tick, .sa_flags = SA_RESTART};
+    expected = mix(1, 3000);
+    sigaction(SIGALRM, &action, 0);
+    setitimer(ITIMER_REAL, &often, 0);
+    for (int i = 0; i < 3; i++) pthread_create(&threads[i], 0, run, 0);
+    puts("begun");
+    fflush(stdout);
+    getchar();
+    stop = 1;
+    for (int i = 0; i < 3; i++) pthread_join(threads[i], 0);
+    return wrong ? 1 : 7;
+}
+"""
+
+
+def test_signals_that_come_meanwhile_do_not_keep_the_cache(tmp_path: Path, tool: Tool) -> None:
+    with running(compiled(tmp_path, "alarms", ALARMS), 3) as process:
+        before = mapped(process.pid)
+        attached = attach(tool, process.pid, "--probe=block:*", seconds="300ms")
+        _, err = attached.communicate(timeout=120)
+        assert (attached.returncode, err) == (0, b"")
+        assert mapped(process.pid) == before
+
+
 def test_another_process_of_the_same_library_sees_nothing(hammer: Path, tool: Tool) -> None:
     with running(hammer, 2) as process, running(hammer, 2) as other:
         attached = attach(tool, process.pid, "--probe=entry:libc.so.6!*snprintf*")

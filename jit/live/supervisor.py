@@ -285,6 +285,7 @@ class Supervisor:
                 if time.monotonic() > deadline:
                     raise
             self.tracer.collect()
+            self.tracer.pass_signals(_FAULTS)
             time.sleep(_RETRY / 10)
 
     def _go_on(self, space: Space) -> None:

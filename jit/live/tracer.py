@@ -10,7 +10,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from signal import SIGTRAP
@@ -490,6 +490,17 @@ class Tracer:
         """Lets a thread go on if nothing keeps it."""
         if not thread.is_gone and thread.may_go_on:
             self._go_on(thread)
+
+    def pass_signals(self, kept: Container[int]) -> None:
+        """Gives threads the signals that they stopped for, without an event, but for those `kept`. For who waits, while
+        an event is handled, for threads to get on."""
+        for thread in [*self.threads.values()]:
+            if thread.is_queued and thread.is_in_signal_stop and thread.told == thread.stop:
+                number = ptrace.stop_signal(thread.stop)
+                if number not in kept:
+                    self.unqueue(thread)
+                    thread.signal = number
+                    self.release(thread)
 
     def run_for(self, threads: Sequence[Thread], seconds: float) -> None:
         """Lets some of the threads run that stand still with the others, and stops them again."""
