@@ -81,6 +81,14 @@ def _place_operands(
     """Choose registers that still have their first value where an operand uses them."""
     count = len(gprs)
     written, placed = 1 << RSP, 0
+    # What lies below the stack pointer's red zone is nobody's: a frame is placed with all its operands above.
+    in_frame = [
+        mem.disp
+        for instruction in instructions
+        for mem in (*(access.operand for access in instruction.effects.memory), instruction.memory_operand)
+        if isinstance(mem, Mem) and mem.base == RBP
+    ]
+    lowest = min(in_frame, default=0)
     for instruction in instructions:
         if instruction.rep and not written >> RCX & 1:
             gprs[:, RCX] = generator.integers(0, _MOST_REPEATS, count, np.uint64)
@@ -100,9 +108,9 @@ def _place_operands(
             low, high = _MARGIN // 2, DATA.size - _MARGIN // 2
             goal = DATA.address + generator.integers(low, high, count, np.uint64)
             goal = np.where(generator.random(count) < 0.8, goal & np.uint64(~15 % 2**64), goal)
-            if mem.base == RBP and -0x800 < mem.disp < 0 and source.random() < 0.7:
+            if mem.base == RBP and -0x400 < lowest < 0 and mem.disp < 0 and source.random() < 0.7:
                 goal = gprs[:, RSP] + np.uint64(generator.integers(0, 16)) * np.uint64(8)
-                gprs[:, RBP] = goal - np.uint64(mem.disp % 2**64)
+                gprs[:, RBP] = goal - np.uint64(lowest % 2**64)
             else:
                 gprs[:, mem.base] = goal - np.uint64(mem.disp % 2**64)
             placed |= 1 << mem.base
