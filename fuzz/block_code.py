@@ -12,8 +12,10 @@ from codecache import place as place_region
 from fuzz.lifted import CompileAll, decode_all
 from fuzz.native import CODE_ADDRESS, PAGE
 from fuzz.state import Region as Memory
+from ir.actions import Action, Count
 from ir.blocks import LiftedBlock, Terminator, lift_block
-from ir.lower import Action, Count, LoweredRegion, LoweringOptions, lower
+from ir.lower import LoweredRegion, lower
+from ir.options import LoweringOptions
 from ir.regions import Region
 from jit.layout import stub
 from lifter.graph import Block

@@ -26,7 +26,8 @@ from fuzz.rows import READ_ONLY, REGIONS, addresses_of
 from fuzz.state import Batch, Results
 from fuzz.values import random_batch, random_words
 from ir.blocks import LiftedBlock, Terminator, lift_block
-from ir.lower import LoweredRegion, LoweringOptions, lower
+from ir.lower import LoweredRegion, lower
+from ir.options import LoweringOptions
 from ir.regions import Region
 from jit.layout import stub
 from lifter.decode import decode

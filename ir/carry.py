@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from ir.actions import NO_GUARD, Action, Count
 from ir.blocks import LiftedBlock, Terminator
-from ir.lower import NO_GUARD, Action, Count, LiveAt, LoweringOptions
+from ir.lower import LiveAt
 from ir.machine import CompiledRegion, Relocation, RelocationKind
+from ir.options import LoweringOptions
 from ir.regions import Region
 from lifter.builder import Symbols
 from lifter.instruction import Flow, Instruction

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
+from ir.actions import NO_GUARD, Action, Call, Count
 from ir.blocks import LiftedBlock, Terminator
 from ir.dominance import dominance_frontiers, immediate_dominators, in_loops, phi_masks
+from ir.entries import entry_statement
 from ir.exits import Exit, emit_exit
+from ir.options import LoweringOptions
 from ir.probes import RIP_SLOT, SLOTS, CompiledProbe
 from ir.regions import Region
 from ir.source import RegionSource
+from ir.terminators import STATE, branch_condition, terminator_reads
 from lifter.builder import BlockState, Builder, Symbols
-from lifter.flags import CONDITION_FLAGS, NEGATED
-from lifter.instruction import Flow, Handling, Instruction, Mem
-from lifter.registers import ARITHMETIC_FLAGS, GPR_NAMES, GPRS, RAX, RCX, RDI, RDX, RSI, RSP, ZF, bits, gpr
+from lifter.instruction import Handling, Instruction, Mem
+from lifter.registers import ARITHMETIC_FLAGS, GPRS, RAX, RCX, RDI, RDX, RSI, RSP, bits, gpr
 
 _RSP_BIT: Final = 1 << RSP
-_STATE: Final = (GPRS & ~_RSP_BIT) | ARITHMETIC_FLAGS
 _COUNTER_SHIFT: Final = 64
 """First bit of the counters among a region's variables: registers, flags, local counters."""
 _MOST_WITH_LOOSE: Final = 24
@@ -39,53 +40,6 @@ _MOST_FLUSHES: Final = 192
 
 LiveAt = Callable[[int], int]
 """Address of an original instruction -> mask of what is live before it."""
-
-
-NO_GUARD: Final = -1
-"""In place of the index of a word: the action always runs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """Add one to a counter."""
-
-    counter: int
-    """Index among the counters."""
-    guard: int = NO_GUARD
-    """Index of a word among the counters: 1 while the action runs, 0 while it does not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """Run a probe written in Python."""
-
-    probe: CompiledProbe
-    words: int
-    """Index of its private words among the counters."""
-    address: int
-    """Of the tracepoint."""
-    guard: int = NO_GUARD
-    """As of `Count`."""
-
-
-Action = Count | Call
-
-
-@dataclass(frozen=True, slots=True)
-class LoweringOptions:
-    """How regions are made."""
-
-    atomic: bool = False
-    """Whether counters are incremented atomically."""
-    red_zone: int = 128
-    """Bytes below its stack pointer that the program may use: 128 in the System V ABI, 0 in Go."""
-    nil_checks: bool = False
-    """Leave to the original instruction before it reads or writes through a pointer into the first page: Go's runtime
-    turns that fault into a panic, and must find it at an address of its own."""
-    exact_faults: bool = False
-    """Carry loops that can fault too: of carried instructions it is known which they were. They need no nil checks."""
-    carry: bool = True
-    """Whether regions that gain nothing from an optimiser are put together from their own bytes (see `ir.carry`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +182,7 @@ class _Lowering:
 
     def _note_exit(self, target: int) -> None:
         if target not in self.exit_live:
-            self.exit_live[target] = self.live_at(target) & _STATE
+            self.exit_live[target] = self.live_at(target) & STATE
 
     def _summary(self, block: LiftedBlock) -> tuple[int, int, int]:
         """Upward-exposed uses, kills and definitions of a block, exits apart."""
@@ -241,9 +195,9 @@ class _Lowering:
             kill |= probe_define & GPRS
             if step.address in self.nil_exits:
                 use |= self.exit_live[step.address] & ~kill
-            use |= effects.reads & _STATE & ~kill
-            kill |= effects.kills & _STATE
-            define |= (effects.writes & _STATE) | probe_define
+            use |= effects.reads & STATE & ~kill
+            kill |= effects.kills & STATE
+            define |= (effects.writes & STATE) | probe_define
         if block.terminator is not Terminator.FALL:
             probe_use, probe_define = self._actions_effect(block.last_address)
             self.touched |= probe_use | probe_define
@@ -324,7 +278,7 @@ class _Lowering:
 
     def _emit_entry(self) -> None:
         b = self.b
-        b.lines += _entry_statement(self.pinned, self.loose)
+        b.lines += entry_statement(self.pinned, self.loose)
         for index in bits(self.pinned):
             b.set_register(index, f"%r{index}")
         if self.flags_in:
@@ -605,27 +559,6 @@ class _Lowering:
         return "\n".join([*declarations, *head, *lines, "}", ""])
 
 
-@lru_cache(1 << 14)
-def _entry_statement(pinned: int, loose: int) -> tuple[str, ...]:
-    """The lines that take registers in: pinned ones as `%r<index>`, loose ones likewise where they are pinned too."""
-    if not loose:
-        return tuple(_take_in(pinned))
-    first = f"<N{chr(10).join(_take_in(pinned))}>" if pinned else ""
-    return (first + f"<L{chr(10).join(_take_in(pinned | loose))}>",)
-
-
-def _take_in(registers: int) -> list[str]:
-    names = bits(registers)
-    constraints = ",".join(f"={{{GPR_NAMES[i]}}}" for i in names)
-    if len(names) == 1:
-        return [f'  %r{names[0]} = call i64 asm sideeffect "", "{constraints},~{{memory}}"()']
-    if not names:
-        return []
-    kind = "{" + ", ".join(["i64"] * len(names)) + "}"
-    lines = [f"  %r{name} = extractvalue {kind} %in, {position}" for position, name in enumerate(names)]
-    return [f'  %in = call {kind} asm sideeffect "", "{constraints},~{{memory}}"()', *lines]
-
-
 def _pointers(instruction: Instruction) -> tuple[Mem, ...]:
     """What an instruction accesses through a pointer, but RSP. With a larger displacement a nil pointer does not lead
     to the first page: Go then checks it itself, or it is an index into a static array."""
@@ -636,34 +569,6 @@ def _pointers(instruction: Instruction) -> tuple[Mem, ...]:
         if plain and 0 <= mem.disp < _FIRST_PAGE and mem not in found:
             found.append(mem)
     return tuple(found)
-
-
-def terminator_reads(last: Instruction) -> int:
-    """Registers and flags that a jump's or call's decision reads (its target included)."""
-    mask = last.effects.reads & _STATE
-    if last.flow is Flow.RETURN:
-        return 0
-    return mask
-
-
-def branch_condition(b: Builder, last: Instruction) -> str:
-    """The i1 condition of a conditional jump (SDM volume 2, Jcc, LOOP, JRCXZ)."""
-    name = last.mnemonic
-    if name in ("jrcxz", "jecxz"):
-        width = 64 if name == "jrcxz" else 32
-        return b.icmp("eq", width, b.read_reg(RCX, width), "0")
-    if name in ("loop", "loope", "loopne"):
-        width = 32 if 0x67 in last.code[:-2] else 64
-        count = b.op("sub", width, b.read_reg(RCX, width), "1")
-        b.write_reg(RCX, width, count)
-        more = b.icmp("ne", width, count, "0")
-        if name == "loop":
-            return more
-        zero = b.flag(ZF)
-        return b.op("and", 1, more, zero if name == "loope" else b.op("xor", 1, zero, "true"))
-    code = name[1:]
-    assert code in CONDITION_FLAGS or code in NEGATED, name
-    return b.condition(code)
 
 
 def lower(

@@ -8,7 +8,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
-from ir.lower import NO_GUARD, Action, Call, Count
+from ir.actions import NO_GUARD, Action, Call, Count
 from ir.probes import CompiledProbe
 from jit.planner import FunctionPlan, entry_is_jumped_to
 from jit.tracepoints import Point, Spec, Tracepoint

@@ -14,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Final, Literal
 
-from ir.lower import LoweringOptions
+from ir.options import LoweringOptions
 from ir.probes import CompiledProbe, load_probe
 from jit.arrivals import CallSites
 from jit.attach import Attachments, FunctionActions, attach

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ir.actions import Action, Count
 from ir.blocks import LiftedBlock, Terminator
 from ir.carry import CarriedRegion, carry
-from ir.lower import Action, Count, LiveAt, LoweredRegion, LoweringOptions, lower
+from ir.lower import LiveAt, LoweredRegion, lower
+from ir.options import LoweringOptions
 from ir.regions import Region
 from jit.attach import NO_COUNTER, FunctionActions
 from jit.planner import FunctionPlan, Redirect

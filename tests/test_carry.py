@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from codecache import CompiledRegion, Placed, place
+from ir.actions import Action, Call, Count
 from ir.blocks import LiftedBlock, lift_block
 from ir.carry import CarriedRegion, carry
-from ir.lower import Action, Call, Count, LoweringOptions
+from ir.options import LoweringOptions
 from ir.probes import CompiledProbe
 from ir.regions import Region
 from lifter.decode import decode_run

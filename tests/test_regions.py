@@ -7,9 +7,11 @@ from itertools import pairwise
 import pytest
 
 from codecache.module import region_text
+from ir.actions import Count
 from ir.blocks import LiftedBlock, Terminator, lift_block
 from ir.dominance import dominance_frontiers, immediate_dominators, in_loops, phi_masks
-from ir.lower import Count, LoweringOptions, lower
+from ir.lower import lower
+from ir.options import LoweringOptions
 from ir.regions import MOST_INSTRUCTIONS, Region, form_regions
 from ir.source import readable
 from lifter.decode import decode

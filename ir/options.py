@@ -1,0 +1,22 @@
+"""How regions are made, whichever way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LoweringOptions:
+    """How regions are made."""
+
+    atomic: bool = False
+    """Whether counters are incremented atomically."""
+    red_zone: int = 128
+    """Bytes below its stack pointer that the program may use: 128 in the System V ABI, 0 in Go."""
+    nil_checks: bool = False
+    """Leave to the original instruction before it reads or writes through a pointer into the first page: Go's runtime
+    turns that fault into a panic, and must find it at an address of its own."""
+    exact_faults: bool = False
+    """Carry loops that can fault too: of carried instructions it is known which they were. They need no nil checks."""
+    carry: bool = True
+    """Whether regions that gain nothing from an optimiser are put together from their own bytes (see `ir.carry`)."""
