@@ -214,7 +214,9 @@ def _explained(image: Image, built: Built, function: Function, state: State, see
 
 def _build(image: Image, group: Group) -> Built:
     specs = [Spec(Point(point), f"{address:#x}") for address in group.functions for point in group.points]
-    return engine.build(image, specs, Options(1, group.liveness, group.update, use_cache=False))
+    # Functions are entered directly here: their callers' counters cannot tell how often.
+    options = Options(1, group.liveness, group.update, placement="function", use_cache=False)
+    return engine.build(image, specs, options)
 
 
 def _count(row: FunctionReport, group: Group, failed: bool, result: Result) -> None:
