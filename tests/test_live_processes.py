@@ -295,7 +295,8 @@ def next_events(target: Target, count: int) -> list[type]:
 
 def test_job_control() -> None:
     """Stopped and continued from outside, as a shell does; system calls of ours between leave it stopped."""
-    process = subprocess.Popen(["/bin/sleep", "1"])
+    # A process group of its own, as a shell gives it: SIGTSTP does nothing in an orphaned one.
+    process = subprocess.Popen(["/bin/sleep", "1"], process_group=0)
     target = Target.attach(process.pid)
     list(target.events(0.05))
     process.send_signal(signal.SIGTSTP)
