@@ -98,6 +98,10 @@ def test_patched_while_eight_threads_run_through_it(hammer: Path) -> None:
             handle.disable()
             handle.enable()
         assert process.poll() is None
+        if "PROBELOOM_SWITCHES" in os.environ:
+            # Once in a while the count stands still for a minute here, for a reason that is not known yet.
+            before = handle.count()
+            until(lambda: handle.count() > before)
 
 
 def test_a_program_from_its_start_to_its_end(hammer: Path, capfd: pytest.CaptureFixture[str]) -> None:
