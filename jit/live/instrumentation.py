@@ -57,9 +57,9 @@ class Instrumentation:
         self._pages: dict[int, tuple[int, int]] = {}
         """Page -> module and function."""
         self._waiting: dict[tuple[int, int], float] = {}
-        """Functions asked for -> since when."""
+        """Functions asked for -> since when, 0 if nobody waits for them."""
         self._blocked: list[Made] = []
-        """Functions that a thread stood in the way of."""
+        """Functions that a thread stood in the way of, or that came while their plan was not in force."""
 
     @property
     def is_waiting(self) -> bool:
@@ -152,6 +152,13 @@ class Instrumentation:
             return ""
         item = module.functions[answer.function]
         if isinstance(answer.result, CompiledFunction):
+            if not module.is_active:
+                # The memory to compare with may hold the jumps of the plan that is in force instead. Who came here
+                # before goes on in the original code.
+                self._let_go(item.page, State.ORIGINAL)
+                self._note_waited(since)
+                self._keep(answer, 0.0)
+                return ""
             try:
                 begun = time.perf_counter()
                 with self.target.stopped():
@@ -159,25 +166,37 @@ class Instrumentation:
                     self._let_go(item.page, item.state)
                 self.statistics.seconds_stopped += time.perf_counter() - begun
             except TargetBusyError:
-                self._waiting[answer.module, answer.function] = since
-                self._blocked.append(answer)
+                self._keep(answer, since)
                 return ""
             self.statistics.installed += 1
         else:
             module.refuse(item, answer.result)
             self._let_go(item.page, item.state)
-        self.statistics.seconds_waited += time.perf_counter() - since
+        self._note_waited(since)
         return item.function.name if item.state is State.INSTRUMENTED else ""
+
+    def _note_waited(self, since: float) -> None:
+        if since:
+            self.statistics.seconds_waited += time.perf_counter() - since
+
+    def _keep(self, answer: Made, since: float) -> None:
+        self._waiting[answer.module, answer.function] = since
+        self._blocked.append(answer)
+
+    def _is_in_force(self, answer: Made) -> bool:
+        module = self.modules.get(answer.module)
+        return module is not None and module.is_active
 
     @property
     def is_unfinished(self) -> bool:
         """Whether `finish` has something to do."""
-        return bool(self._blocked) or any(module.is_unfinished for module in self.modules.values())
+        return any(map(self._is_in_force, self._blocked)) or any(m.is_unfinished for m in self.modules.values())
 
     def finish(self) -> None:
-        """Try again what threads stood in the way of."""
-        blocked, self._blocked = self._blocked, []
-        for answer in blocked:
+        """Try again what threads stood in the way of, and install what came too late for its plan."""
+        again = [answer for answer in self._blocked if self._is_in_force(answer)]
+        self._blocked = [answer for answer in self._blocked if not self._is_in_force(answer)]
+        for answer in again:
             self.made(answer)
         for module in self.modules.values():
             if module.is_unfinished:
@@ -242,6 +261,7 @@ class Instrumentation:
     def _forget(self, number: int) -> None:
         self._pages = {page: at for page, at in self._pages.items() if at[0] != number}
         self._waiting = {at: since for at, since in self._waiting.items() if at[0] != number}
+        self._blocked = [answer for answer in self._blocked if answer.module != number]
 
     def unloaded(self, bias: int) -> None:
         """A module's code is gone: nothing is left to be taken out of it."""
@@ -262,6 +282,8 @@ class Instrumentation:
         copy = Instrumentation(child, faults, self._ask, self._books)
         copy.fresh = set(self.fresh)
         copy.off = self.off
+        for answer in self._blocked:
+            copy._keep(answer, 0.0)
         if self.symbols is not None:
             copy.symbols = self.symbols.of_child(child.pid)
         for number, module in self.modules.items():

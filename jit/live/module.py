@@ -61,6 +61,20 @@ class Instrumented:
     """What will be, once no thread runs the original code that it is written over."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A function that is about to be installed."""
+
+    item: Instrumented
+    compiled: CompiledFunction
+    at: int
+    code: bytes
+    places: dict[int, int]
+    """Head -> entry, of its regions."""
+    now: list[Write]
+    late: tuple[Write, ...]
+
+
 class LiveModule:
     """One module in one address space."""
 
@@ -148,7 +162,8 @@ class LiveModule:
     # Functions
 
     def install(self, target: Target, made: Iterable[CompiledFunction], *, fresh: bool) -> None:
-        """Place the code of functions and lead there. All threads are stopped.
+        """Place the code of functions and lead there. All threads are stopped, and the plan is in force. Raises
+        TargetBusyError if a thread stands in the way, and nothing is changed.
 
         `fresh` promises that none of them has ever been in the original code of these functions; otherwise what cannot
         be written yet is left for `finish`.
@@ -156,8 +171,9 @@ class LiveModule:
         area = self.area
         assert area is not None
         memory = target.memory
+        used, pieces = area.used, len(self._pieces)
         first: list[Write] = []
-        done: list[Instrumented] = []
+        ready: list[_Ready] = []
         for compiled in made:
             item = self.functions[compiled.entry]
             placed = self._place(area, compiled)
@@ -170,27 +186,26 @@ class LiveModule:
             if wrong is not None:
                 self._leave(item, wrong)
                 continue
-            memory.write(at, code)
-            self.on_code(at, len(code), item.function.name)
-            if item.stub is not None:
-                self._open_stub(target, item, compiled, places)
-            item.late = tuple(w for w in writes if w.address - self.bias in item.function.intrusive)
-            now = [write for write in writes if write not in item.late]
-            item.writes = self._kept(item, now)
+            late = tuple(write for write in writes if write.address - self.bias in item.function.intrusive)
+            now = [write for write in writes if write not in late]
             first += now
-            done.append(item)
-        if self.is_active:
-            if not fresh:
+            ready.append(_Ready(item, compiled, at, code, places, now, late))
+        if not fresh:
+            try:
                 self._expect_out(target, first)
-            write_all(memory, first)
-        for item in done:
-            item.state = State.INSTRUMENTED
-        if self.is_active:
-            self._finish(target, [item for item in done if item.late], fresh)
-        else:
-            for item in done:
-                item.writes += self._kept(item, item.late)
-                item.late = ()
+            except TargetBusyError:
+                area.used = used
+                del self._pieces[pieces:]
+                raise
+        for new in ready:
+            memory.write(new.at, new.code)
+            self.on_code(new.at, len(new.code), new.item.function.name)
+            if new.item.stub is not None:
+                self._open_stub(target, new.item, new.compiled, new.places)
+            new.item.writes, new.item.late = self._kept(new.item, new.now), new.late
+            new.item.state = State.INSTRUMENTED
+        write_all(memory, first)
+        self._finish(target, [new.item for new in ready if new.late], fresh)
 
     def finish(self, target: Target) -> None:
         """Write what could not be written yet, where it can be now. All threads are stopped."""
