@@ -34,6 +34,8 @@ Children = Literal["sum", "apart", "ignore"]
 
 _RETRY: Final = 0.05
 """Seconds until something is tried again that a thread stood in the way of."""
+_LONGEST_PAUSE: Final = 0.1
+"""It grows to this: on a busy machine, a thread that is stopped again too soon never gets its turn on a processor."""
 _FAULTS: Final = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 _LEAVE: Final = 2.0
 """Seconds that detaching waits for threads to come out of the code cache."""
@@ -51,7 +53,9 @@ class Space:
     """Whether it is followed from its first instruction."""
     main: Module | None = None
     placed: dict[Module, int] = field(default_factory=dict)
-    """Loaded modules -> number of the plan that is in force."""
+    """Loaded modules -> number of the plan that is in force, or was until now."""
+    delayed: dict[Module, Opened | None] = field(default_factory=dict)
+    """Modules that a thread stands in the way of -> the plan to put into force, or none."""
     watch: LoadWatch | None = None
     opening: set[int] = field(default_factory=set)
     """Modules whose plan is being made."""
@@ -124,6 +128,8 @@ class Supervisor:
         self._opened: dict[int, Opened] = {}
         self._wanted: dict[int, list[_Wanted]] = {}
         self._watched: dict[int, Callable[[], None]] = {}
+        self._pause = _RETRY
+        """Seconds until what a thread stands in the way of is tried again, if nothing happens before."""
         self.watch(self._workshop.fileno(), self._serve_workshop)
 
     def watch(self, descriptor: int, serve: Callable[[], None]) -> None:
@@ -212,9 +218,7 @@ class Supervisor:
         """Instrument a module, when its plan is there."""
         file = module_file(space.target, module) if specs else None
         if file is None:
-            before = space.placed.pop(module, None)
-            if before is not None:
-                self._retried(lambda: space.instrumentation.suspend(before))
+            self._change(space, module, None, fresh)
             return
         key = (module.path, module.inode, specs)
         number = self._numbers.get(key)
@@ -250,7 +254,7 @@ class Supervisor:
         try:
             if opened.problem is not None:
                 raise opened.problem
-            self._place(space, wanted, opened)
+            self._change(space, wanted.module, opened, wanted.fresh)
         except TargetGoneError:
             return
         except ProbeloomError as problem:
@@ -258,25 +262,50 @@ class Supervisor:
                 raise
             self._note(f"{wanted.module.path}: {problem}")
 
-    def _place(self, space: Space, wanted: _Wanted, opened: Opened) -> None:
-        """Put the plan of a module into force, instead of another if there is one."""
+    def _change(self, space: Space, module: Module, opened: Opened | None, fresh: bool) -> None:
+        """Put the plan of a module into force, or none, instead of another if there is one.
+
+        Where threads stand in the way for long, `step` goes on trying. Raises ProbeloomError.
+        """
+        space.delayed.pop(module, None)
+        try:
+            self._retried(lambda: self._place(space, module, opened, fresh))
+        except TargetBusyError as problem:
+            space.delayed[module] = opened
+            self._note(f"{module.path}: {problem}: the probes change when it has left")
+
+    def _place(self, space: Space, module: Module, opened: Opened | None, fresh: bool) -> None:
+        """Raises TargetBusyError if it has to be called again: what is done by then is not done twice."""
         instrumentation = space.instrumentation
-        before = space.placed.get(wanted.module)
-        if before is not None and before != opened.module:
-            del space.placed[wanted.module]
-            self._retried(lambda: instrumentation.suspend(before))
-        if opened.plan is None:
+        before = space.placed.get(module)
+        if before is not None and (opened is None or before != opened.module):
+            instrumentation.suspend(before)
+        if opened is None or opened.plan is None:
+            space.placed.pop(module, None)
             return
         if opened.module in instrumentation.modules:
-            self._retried(lambda: instrumentation.resume(opened.module, before))
+            instrumentation.resume(opened.module, before)
         else:
-            self._retried(lambda: instrumentation.add(opened, wanted.module.bias, before, fresh=wanted.fresh))
-        space.placed[wanted.module] = opened.module
+            instrumentation.add(opened, module.bias, before, fresh=fresh)
+        space.placed[module] = opened.module
         self.books.put_in_force(opened.module)
+
+    def _change_delayed(self, space: Space) -> None:
+        for module, opened in [*space.delayed.items()]:
+            try:
+                self._place(space, module, opened, fresh=False)
+            except TargetBusyError:
+                continue
+            except TargetGoneError:
+                return
+            except ProbeloomError as problem:
+                self._note(f"{module.path}: {problem}")
+            del space.delayed[module]
 
     def _retried(self, action: Callable[[], None]) -> None:
         """Do what a thread may stand in the way of for a moment. Raises TargetBusyError if it does for long."""
         deadline = time.monotonic() + _LEAVE
+        pause = _RETRY / 10
         while True:
             try:
                 action()
@@ -284,9 +313,12 @@ class Supervisor:
             except TargetBusyError:
                 if time.monotonic() > deadline:
                     raise
-            self.tracer.collect()
-            self.tracer.pass_signals(_FAULTS)
-            time.sleep(_RETRY / 10)
+            resume = time.monotonic() + pause
+            while time.monotonic() < resume:
+                self.tracer.collect()
+                self.tracer.pass_signals(_FAULTS)
+                time.sleep(_RETRY / 10)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _go_on(self, space: Space) -> None:
         """Let the program, or those who loaded something, go on once all is instrumented."""
@@ -370,6 +402,7 @@ class Supervisor:
             changes = space.watch.look()
             for module in changes.unloaded:
                 space.placed.pop(module, None)
+                space.delayed.pop(module, None)
                 self.on_news(News("unloaded", space.target.pid, module.path))
                 space.instrumentation.unloaded(module.bias)
             for module in changes.loaded:
@@ -405,13 +438,17 @@ class Supervisor:
 
     def step(self, seconds: float | None) -> None:
         """Wait for something to happen, at most for some seconds, and do what is to be done about it."""
-        if any(space.instrumentation.is_unfinished for space in self.spaces.values()):
-            seconds = _RETRY if seconds is None else min(seconds, _RETRY)
+        if any(space.delayed or space.instrumentation.is_unfinished for space in self.spaces.values()):
+            seconds = self._pause if seconds is None else min(seconds, self._pause)
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        else:
+            self._pause = _RETRY
         event = self.tracer.next_event(seconds)
         if event is not None:
             self._handle(event)
         for space in [*self.spaces.values()]:
             with suppress(TargetGoneError):
+                self._change_delayed(space)
                 space.instrumentation.finish()
                 self._write_symbols(space)
                 self._go_on(space)
@@ -472,7 +509,9 @@ class Supervisor:
         with suppress(TargetGoneError):
             faults = PageFaults(child)
             instrumentation = space.instrumentation.in_child(child, faults, self.children)
-            own = Space(instrumentation, faults, space.is_own, space.is_new, space.main, dict(space.placed))
+            own = Space(
+                instrumentation, faults, space.is_own, space.is_new, space.main, {**space.placed}, {**space.delayed}
+            )
             if space.watch is not None:
                 own.watch = space.watch.follow(child, faults)
             self._add(own)
