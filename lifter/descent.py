@@ -411,11 +411,15 @@ class Descent:
                         return False
                 if instruction.flow in (Flow.JUMP, Flow.JUMP_INDIRECT, Flow.RETURN, Flow.HALT):
                     break
-                if instruction.flow is Flow.CALL and never_returns(
-                    self.image, self.base + at + (instruction.target or 0), self.proved
-                ):
+                if instruction.flow in (Flow.CALL, Flow.CALL_INDIRECT) and self._stays_away(instruction, at):
                     break
         return True
+
+    def _stays_away(self, call: Instruction, after: int) -> bool:
+        """Whether a call that ends at offset `after` never returns: nothing stands there for it to return to."""
+        if after == self.size:
+            return True
+        return call.target is not None and never_returns(self.image, self.base + after + call.target, self.proved)
 
     def _is_function(self, address: int) -> bool:
         if address in self.image.plt:
@@ -448,11 +452,12 @@ class Descent:
 
     def _graph(self) -> FunctionGraph:
         blocks = self._blocks()
-        unresolved: list[int] = []
         self._note_unreached()
         pending = [jump for jump in self.indirect if jump not in self.tables]
-        if pending:
-            unresolved = self._classify(pending, blocks)
+        unresolved = self._classify(pending, blocks) if pending else []
+        if self._has_unreached():
+            # A table whose length nothing limits may be longer than it seemed: the rest of it leads there.
+            unresolved += [jump for jump in self.tables if jump not in self.bounded]
         return FunctionGraph(
             function=self.function,
             blocks=blocks,
@@ -478,7 +483,7 @@ class Descent:
             {start: block.successors for start, block in blocks.items()},
         )
         enclosing = {block.last_address: block for block in blocks.values()}
-        suspect = self._unexplained_labels(blocks) or any(r.reason == UNREACHED for r in self.refusals.values())
+        suspect = self._unexplained_labels(blocks) or self._has_unreached()
         unresolved = []
         for jump in pending:
             block = enclosing[jump]
@@ -489,6 +494,9 @@ class Descent:
             else:
                 unresolved.append(jump)
         return unresolved
+
+    def _has_unreached(self) -> bool:
+        return any(refusal.reason == UNREACHED for refusal in self.refusals.values())
 
     def _unexplained_labels(self, blocks: Mapping[int, Block]) -> bool:
         """Whether data points into the function's middle for no known reason."""

@@ -85,12 +85,12 @@ class FunctionGraph:
     often these ran does not say how often the entry did. Calls and system calls are not in this: whether they come
     back, and once, is another question (`lifter.returning`)."""
     tables: Mapping[int, JumpTable]
-    """Resolved jump tables by the address of the jump."""
+    """Jump tables by the address of the jump; whole, unless the jump is `unresolved`, too."""
     tail_calls: frozenset[int]
     """Addresses of jumps (direct, conditional or indirect) that leave the function for another one."""
     unresolved: tuple[int, ...]
-    """Addresses of indirect jumps, not tail calls, whose targets are not known: any byte of the function that
-    is no known entry may then be jumped to."""
+    """Addresses of indirect jumps, not tail calls, whose targets are not known, or not all of them: any byte of the
+    function that is no known entry may then be jumped to."""
     callees: Mapping[int, int]
     """Address of each direct call or tail call -> target address."""
     noreturn: frozenset[int]

@@ -204,7 +204,7 @@ def _end(image: Image, piece: Piece, number: int, block: Block) -> None:
         piece.fixed[number] = TRACKED
     elif flow is Flow.JUMP_INDIRECT:
         table = graph.tables.get(where)
-        if table is not None:
+        if table is not None and where not in graph.unresolved:
             outside = {target for target in table.targets if target not in piece.index}
             piece.leaves.extend((number, target) for target in sorted(outside))
         elif where in graph.tail_calls:

@@ -16,7 +16,7 @@ from lifter.image.load import open_image
 from lifter.image.types import Image
 from lifter.instruction import Flow
 from lifter.liveness import analyse
-from lifter.registers import RBX
+from lifter.registers import RBX, gpr
 from tests.corpus import Cell, build, programs
 
 Graphs = Mapping[int, FunctionGraph]
@@ -323,7 +323,10 @@ TABLES = {
         "7: cmp $3,%edi\nja 9f\nmovslq (%r8,%rdi,4),%rax\nadd %r8,%rax\njmp *%rax",
         ".long 1f-table, 2f-table, 3f-table, 2f-table",
     ),
-    "unbounded": ("mov (%rsi),%eax\njmp *table(,%rax,8)", ".quad 1f, 2f, 3f, 2f\nend: .quad 1"),
+    "unbounded": (
+        "test %esi,%esi\nje 9f\nmov (%rsi),%eax\njmp *table(,%rax,8)",
+        ".quad 1f, 2f, 3f, 2f\nend: .quad 1",
+    ),
 }
 
 
@@ -342,6 +345,29 @@ def test_forms_of_jump_tables(tmp_path: Path, form: str) -> None:
     assert found.targets == tuple(symbols[f"case{number}"] for number in (1, 2, 3, 2))
     assert graph.complete
     assert {refusal.reason for refusal in graph.refusals} <= {UNREACHED}  # The `ret` of what has no bound to miss.
+
+
+@pytest.mark.needs("gcc")
+def test_a_table_without_bound_leads_to_a_call_that_ends_the_function(tmp_path: Path) -> None:
+    body = "mov (%rsi),%eax\njmp *table(,%rax,8)\ncase1: ret\ncase2: call *stop(%rip)"
+    text = function("_start", body) + ".section .rodata\ntable: .quad case1, case2, 7\n.data\nstop: .quad 0\n"
+    image, symbols = assemble(tmp_path, text)
+    graph = graphs_of(image)[symbols["_start"]]
+    (found,) = graph.tables.values()
+    assert found.targets == (symbols["case1"], symbols["case2"])
+    assert graph.complete
+
+
+@pytest.mark.needs("gcc")
+def test_a_table_without_bound_may_lead_to_code_that_nothing_else_does(tmp_path: Path) -> None:
+    body = "mov (%rsi),%eax\njump: jmp *table(,%rax,8)\ncase1: xor %ebx,%ebx\nret\nlost: mov %ebx,%eax\nret"
+    text = function("_start", body) + ".section .rodata\ntable: .quad case1, 7, lost + 1\n"
+    image, symbols = assemble(tmp_path, text)
+    graphs = graphs_of(image)
+    graph = graphs[symbols["_start"]]
+    assert [table.targets for table in graph.tables.values()] == [(symbols["case1"],)]
+    assert graph.unresolved == (symbols["jump"],)
+    assert analyse(image, graphs, "abi").live_at(graph, symbols["jump"]) & gpr(RBX)
 
 
 @pytest.mark.needs("gcc")
