@@ -56,7 +56,8 @@ class World(enum.Enum):
     FRESH = "fresh"
     """Variables are as in the file, and null pointers fault."""
     LENIENT = "lenient"
-    """Null pointers and nonsense lead to scratch memory, so that code which follows them runs on."""
+    """Null pointers and nonsense lead to scratch memory, so that code which follows them runs on. (In Go, null pointers
+    fault in any world: code is compiled, and instrumented, so that what comes after such a fault never runs.)"""
     WILD = "wild"
     """Lenient; and zeros in the image's variables are replaced by random words, as if the program had run before."""
 
@@ -89,7 +90,8 @@ class EmulatedMemory:
     """Entry addresses of some of the image's functions, as loaded."""
     closed: tuple[tuple[int, int], ...]
     """Ranges in which nothing is ever mapped on demand."""
-    world: World
+    possible: tuple[int, int]
+    """Where else memory is mapped on demand, [start, end)."""
 
     def stub_address(self, name: str) -> int:
         """Where a stub stands."""
@@ -105,7 +107,7 @@ class EmulatedMemory:
 
         It follows from the seed and the address alone, whenever it is asked.
         """
-        lowest, highest = _PLAUSIBLE if self.world is World.FRESH else _POSSIBLE
+        lowest, highest = self.possible
         if not lowest <= address < highest or self.is_closed(address, address + 1):
             return None
         start, size = address & -_BLOCK, _BLOCK
@@ -172,7 +174,9 @@ def lay_out(
         (base + min(start for start, _ in occupied) - PAGE, base + max(end for _, end in occupied) + PAGE),
         (STUBS - PAGE, STUBS + len(stubs) * STUB_SIZE + 2 * PAGE),
     )
-    memory = EmulatedMemory(base, seed, (), stubs, code, closed, world)
+    lowest, highest = _PLAUSIBLE if world is World.FRESH else _POSSIBLE
+    possible = (_PLAUSIBLE[0] if image.is_go else lowest, highest)
+    memory = EmulatedMemory(base, seed, (), stubs, code, closed, possible)
     scratch = (
         (ARENAS, ARENA_SIZE),
         (STACK, STACK_SIZE),
@@ -184,7 +188,7 @@ def lay_out(
         Area(STUBS, _pad(_HLT * (len(stubs) * STUB_SIZE)), READ | EXECUTE),
         *(Area(start, memory.random_area(start, size), READ | WRITE) for start, size in scratch),
     ]
-    return EmulatedMemory(base, seed, tuple(areas), stubs, code, closed, world)
+    return EmulatedMemory(base, seed, tuple(areas), stubs, code, closed, possible)
 
 
 def _without_zeros(area: Area, memory: EmulatedMemory) -> Area:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,13 @@ def test_null_pointers_lead_somewhere_in_lenient_worlds(world: World) -> None:
     mapped = lay_out(image(bytes.fromhex("488b07 c3")), 1, (), world)
     done = Machine(mapped).run(TEXT + mapped.base, state(rdi=8))
     assert done.exits[-1].kind is (ExitKind.FAULT if world is World.FRESH else ExitKind.RETURN)
+
+
+@pytest.mark.parametrize("world", list(World))
+def test_null_pointers_fault_in_any_world_of_go(world: World) -> None:
+    mapped = lay_out(replace(image(bytes.fromhex("488b87f80f0000 c3")), is_go=True), 1, (), world)
+    done = Machine(mapped).run(TEXT + mapped.base, state(rdi=0xFFF))
+    assert done.exits[-1].kind is ExitKind.FAULT
 
 
 def test_nothing_is_mapped_beside_the_image() -> None:
