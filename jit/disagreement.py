@@ -15,7 +15,7 @@ from codecache.types import Overlay, Patch
 from jit import event_log
 from jit.compare import Difference, Rules, compare
 from jit.emulate import CODE_BYTES, Machine, Run, Tracer
-from jit.emulated_memory import EmulatedMemory
+from jit.emulated_memory import STACK, STACK_SIZE, EmulatedMemory
 from jit.random_state import State
 from jit.watched import ImageLiveness
 from lifter.decode import decode
@@ -116,9 +116,9 @@ class SecondLook:
         free = positions[[number for number in sorted(writes) if number < len(positions)]]
         return Garbage(exits[: len(original.exits)], free)
 
-    def excuse(self, entry: int, state: State, original: Run, difference: Difference) -> str:
+    def excuse(self, entry: int, state: State, original: Run, instrumented: Run, difference: Difference) -> str:
         """Why `difference` is none that a program has a right to, '' if it has."""
-        if self._depends_on_dead_stack(entry, state, original, difference):
+        if self._depends_on_dead_stack(entry, state, original, instrumented, difference):
             return "result depends on memory below the stack pointer"
         if self._reads_patched_code(entry, state, difference):
             return "result depends on code bytes that are overwritten"
@@ -134,16 +134,31 @@ class SecondLook:
             return "a computed jump to where no block begins"
         return ""
 
-    def _depends_on_dead_stack(self, entry: int, state: State, original: Run, difference: Difference) -> bool:
+    def _depends_on_dead_stack(
+        self, entry: int, state: State, original: Run, instrumented: Run, difference: Difference
+    ) -> bool:
         """Whether the original itself comes to another result when memory below its red zone changes.
 
-        Then it reads what it never wrote (the padding of a structure, an unused value that is copied along), and a
-        region's frame may show through.
+        Then it reads what it never wrote (the padding of a structure, an unused value that is copied along, what a
+        function of the outside would have filled), and a region's frame may show through. Noise does not always make
+        it go another way; what the instrumented code left there does.
         """
-        scribbled = self._scribbler.run(entry, state, CODE_BYTES)
         everything = [GPRS | ARITHMETIC_FLAGS] * len(original.exits)
-        found = compare(original, scribbled, Rules((0, 0), self._red_zone), everything)
-        return found is not None and found.original <= difference.original
+        for dead_stack in (None, self._stack_of(instrumented, difference.instrumented)):
+            scribbled = self._scribbler.run(entry, state, CODE_BYTES, dead_stack=dead_stack)
+            found = compare(original, scribbled, Rules((0, 0), self._red_zone), everything)
+            if found is not None and found.original <= difference.original:
+                return True
+        return False
+
+    def _stack_of(self, run: Run, number: int) -> bytes:
+        """The stack as so many first memory writes of a run leave it."""
+        content = bytearray(next(area.data for area in self._memory.areas if area.address == STACK))
+        writes = run.records[run.records["kind"] == event_log.WRITE][:number]
+        for place, size, value in zip(*(writes[name].tolist() for name in ("place", "size", "value")), strict=True):
+            if STACK <= place <= STACK + STACK_SIZE - size:
+                content[place - STACK : place - STACK + size] = value.to_bytes(size, "little")
+        return bytes(content)
 
     def _reads_patched_code(self, entry: int, state: State, difference: Difference) -> bool:
         """Whether the original reads bytes on which trampolines stand, as only random pointers make it do."""

@@ -152,7 +152,7 @@ class Machine:
     """An image mapped into unicorn, with an overlay applied or without."""
 
     def __init__(self, memory: EmulatedMemory, overlay: Overlay | None = None, scribble: int | None = None) -> None:
-        """With `scribble`, memory further below RSP than that many bytes keeps changing while code runs.
+        """With `scribble`, memory further below RSP than that many bytes keeps changing while code runs: see `run`.
 
         Raises ValueError if the overlay's patches do not fit the image.
         """
@@ -162,8 +162,9 @@ class Machine:
         self.log.attach(self._uc)
         self._uc.hook_add(UC_HOOK_MEM_UNMAPPED, self._on_unmapped)
         self._uc.hook_add(UC_HOOK_MEM_PROT, self._on_forbidden)
+        self._scribbler = random.Random()
+        self._dead_stack: bytes | None = None
         if scribble is not None:
-            self._scribbler = random.Random(memory.seed)
             self._uc.hook_add(UC_HOOK_BLOCK, self._scribble, scribble)
         areas = list(memory.areas)
         if overlay is not None:
@@ -219,14 +220,24 @@ class Machine:
                     area.end - 1,
                 )
 
-    def run(self, entry: int, state: State, code_bytes: int = CODE_BYTES, blocks: int = BLOCKS) -> Run:
+    def run(
+        self,
+        entry: int,
+        state: State,
+        code_bytes: int = CODE_BYTES,
+        blocks: int = BLOCKS,
+        dead_stack: bytes | None = None,
+    ) -> Run:
         """Run from `entry` (as loaded) until control leaves for good, or a budget is spent.
 
+        `dead_stack` is what a machine that scribbles finds below RSP, for the whole stack; otherwise it is noise.
         The memory that it leaves can be read until the next run, which begins with the first memory again.
         """
         self._restore_memory()
         self.log.clear(code_bytes)
         self._blocks_left = blocks
+        self._scribbler.seed(state.seed)
+        self._dead_stack = dead_stack
         self._set(state)
         exits: list[Exit] = []
         calls = random.Random(state.seed)
@@ -359,7 +370,9 @@ class Machine:
     def _scribble(self, uc: Uc, address: int, size: int, red_zone: int) -> None:
         end = int(uc.reg_read(x86_const.UC_X86_REG_RSP)) - red_zone
         if STACK + _SCRIBBLED <= end < STACK + STACK_SIZE:
-            uc.mem_write(end - _SCRIBBLED, self._scribbler.randbytes(_SCRIBBLED))
+            known = self._dead_stack
+            dead = known[end - _SCRIBBLED - STACK : end - STACK] if known else self._scribbler.randbytes(_SCRIBBLED)
+            uc.mem_write(end - _SCRIBBLED, dead)
             self._scribbled.update((end - _SCRIBBLED >> 12, end - 1 >> 12))
 
 

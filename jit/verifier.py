@@ -143,7 +143,7 @@ class _Bench:
         if counted:
             difference = self._compare_counters(original, instrumented)
         if difference is not None:
-            unchecked = self._second_look.excuse(entry, state, original, difference)
+            unchecked = self._second_look.excuse(entry, state, original, instrumented, difference)
             if counted and not unchecked:
                 inside = self._counters.is_inside
                 unchecked = self._second_look.excuse_count(entry, state, difference, inside)

@@ -92,6 +92,7 @@ class Watched:
     def __init__(self, image: Image, base: int, liveness: ImageLiveness | None, stretches: StretchTable) -> None:
         """`liveness` is None where everything must be equal."""
         self._base = base
+        self._is_go = image.is_go
         self._plt = image.plt
         self._liveness = liveness
         self._stretches = stretches
@@ -100,6 +101,9 @@ class Watched:
         """What to compare at exit `left` of the original."""
         if left.kind in (ExitKind.FAULT, ExitKind.TRAP, ExitKind.BUDGET):
             return 0
+        if self._is_go:
+            # Its ABI: no flag is live at calls, returns and entries, every register may be.
+            return GPRS
         records = run.records[: left.position]
         keys = records["value"][records["kind"] == event_log.BLOCK][::-1]
         defined = ARITHMETIC_FLAGS & ~self._undefined(keys[:_FLAG_HISTORY].tolist())

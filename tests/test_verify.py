@@ -115,6 +115,11 @@ uninitialised:                # copies what was on the stack below it
     mov [rdi], rax
     xor eax, eax
     ret
+choosing:                     # noise below its stack hardly ever decides otherwise
+    xor eax, eax
+    cmp qword ptr [rsp-256], 0x77
+    sete al
+    ret
 avx:
     test rdi, 1
     jz 1f
@@ -173,7 +178,7 @@ def build(tmp_path: Path) -> Iterator[Build]:
             cache = section.data() if section else b""
             symbols = {s.name: s["st_value"] for s in elf.get_section_by_name(".symtab").iter_symbols()}
         names = "store loop fill framed inner keeper callee pointee pointed direct part switch into endless deep"
-        names += " flags uninitialised avx divide outward end"
+        names += " flags uninitialised choosing avx divide outward end"
         functions = tuple(
             Function(symbols[a], symbols[b] - symbols[a], a, a, address_taken=a == "pointee")
             for a, b in pairwise(names.split())
@@ -259,6 +264,13 @@ def test_undefined_flags_are_not_compared(build: Build) -> None:
     """`div` leaves all arithmetic flags undefined; the `cmp` that follows in the overlay is then invisible."""
     code = "mov rax, rdi; xor edx, edx; div rsi; cmp rax, rdi; ret"
     assert not build(code, "divide").verify("divide", strict=True).cases
+
+
+def test_no_flag_is_live_where_go_code_returns(build: Build) -> None:
+    built = build("cmp rsi, rdi; mov r8d, 0; ret", "flags")
+    assert "flags" in only_case(built.verify("flags", strict=True)).what
+    go = replace(built, image=replace(built.image, is_go=True))
+    assert not go.verify("flags", strict=True).cases
 
 
 def test_a_frame_below_the_callers_stack_is_ignored_after_a_call(build: Build) -> None:
@@ -380,6 +392,14 @@ def test_results_that_depend_on_dead_stack_are_no_differences(build: Build) -> N
     report = build(code, "uninitialised").verify("uninitialised")
     assert not report.cases
     assert report.functions[0].unchecked["result depends on memory below the stack pointer (runs)"] > 0
+
+
+def test_a_choice_that_depends_on_dead_stack_is_no_difference(build: Build) -> None:
+    """What the region leaves there decides, where noise would not."""
+    code = "xor eax, eax; mov qword ptr [rsp-256], 0x77; cmp qword ptr [rsp-256], 0x77; sete al; ret"
+    report = build(code, "choosing").verify("choosing")
+    assert not report.cases
+    assert report.functions[0].unchecked == {"result depends on memory below the stack pointer (runs)": 40}
 
 
 def test_code_that_cannot_be_emulated_is_left_out_with_its_reason(build: Build) -> None:
