@@ -43,7 +43,8 @@ from fuzz.generators import usable
 from fuzz.lifted import RED_ZONE, halves, undefined_after
 from fuzz.native import NativeOracle
 from fuzz.oracles import unsure_after
-from fuzz.rows import features, runnable
+from fuzz.processor import features
+from fuzz.rows import runnable
 from fuzz.shrink import shrink_code
 from fuzz.state import Batch, Results
 from ir.blocks import Terminator
@@ -217,7 +218,7 @@ def _lifted_encodings() -> tuple[Encoding, ...]:
     source = random.Random(0)
     found = []
     for encoding in _encodings():
-        if encoding.vex or encoding.map > 1:
+        if encoding.vex or encoding.evex or encoding.map > 1:
             continue
         instruction = find(encoding, source, attempts=1)
         if instruction is not None and instruction.handling is Handling.LIFTED:

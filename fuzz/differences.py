@@ -159,7 +159,8 @@ def _ambient_difference(original: Batch, lifted: Batch, there: NDArray[np.bool_]
         image[:, _FIP] = 0
     for name, left, right in (
         ("xmm", original.xmm, lifted.xmm), ("ymm", original.ymm_high, lifted.ymm_high),
-        ("x87", x87[0], x87[1]), ("mxcsr", original.mxcsr, lifted.mxcsr),
+        ("zmm", original.zmm_high, lifted.zmm_high), ("zmm16 to zmm31", original.zmm_more, lifted.zmm_more),
+        ("k", original.masks, lifted.masks), ("x87", x87[0], x87[1]), ("mxcsr", original.mxcsr, lifted.mxcsr),
     ):  # fmt: skip
         rows = (left != right).reshape(len(left), -1).any(axis=1) & there
         if rows.any():

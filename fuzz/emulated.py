@@ -19,7 +19,8 @@ from unicorn import UC_ARCH_X86, UC_HOOK_MEM_INVALID, UC_MODE_64, Uc, unicorn_co
 from unicorn.unicorn_py3.unicorn import uclib
 
 from fuzz.native import CODE_ADDRESS, CODE_SIZE, DATA, PAGE, SEGMENT_BASE, STACK
-from fuzz.state import FLAGS_AT, GREGS, LEGACY_SIZE, RIP_AT, Batch, Region, Results, memory_places
+from fuzz.processor import LEGACY_SIZE
+from fuzz.state import FLAGS_AT, GREGS, RIP_AT, Batch, Region, Results, memory_places
 from jit import event_log
 from jit.emulate import CPU
 from jit.event_log import EventLog

@@ -8,7 +8,8 @@ from typing import Final
 
 from fuzz.encodings import Encoding, find
 from fuzz.lifted import WHERES, Case, decode_all, undefined_after
-from fuzz.rows import features, runnable
+from fuzz.processor import features
+from fuzz.rows import runnable
 from lifter.decode import decode
 from lifter.instruction import Flow, Handling, Instruction, Mem, Reg
 from lifter.liftability import translation
@@ -37,7 +38,7 @@ _LEAVING: Final = frozenset((Flow.JUMP, Flow.BRANCH, Flow.RETURN, Flow.JUMP_INDI
 """Ways to leave a region by its own last instruction."""
 _AHEAD: Final = 0x10
 """Bytes from a jump to its target: past the end of the code, where nothing is."""
-_STORES_X87_ADDRESS: Final = ("fnstenv", "fstenv", "fnsave", "fsave", "fxsave", "fxsave64", "xsave", "xsave64")
+STORES_X87_ADDRESS: Final = ("fnstenv", "fstenv", "fnsave", "fsave", "fxsave", "fxsave64", "xsave", "xsave64")
 """They store the address of the last x87 instruction, which is where the lifted code is."""
 
 
@@ -45,7 +46,7 @@ def usable(instruction: Instruction, available: frozenset[str]) -> bool:
     """Whether regions hold it, and the processor here can run it."""
     return (
         runnable(instruction, available)
-        and instruction.mnemonic not in _STORES_X87_ADDRESS
+        and instruction.mnemonic not in STORES_X87_ADDRESS
         and (instruction.flow in _LEAVING or handling_of(instruction) is not Handling.NATIVE)
     )
 

@@ -18,12 +18,13 @@ from fuzz.campaign import Failure, Job, Result, Settings, jobs
 from fuzz.cases import CaseError, Line, line_of, parse_line, state_of
 from fuzz.compiling import compile_safely
 from fuzz.coverage import EMULATED, NATIVE, form_of, width_of
-from fuzz.encodings import Encoding, all_encodings, find
+from fuzz.encodings import Encoding, all_encodings, exists, find
 from fuzz.generators import Generator, handling_of, usable
 from fuzz.lifted import Case, Difference, Prepared, Rejected, decode_all, prepare
 from fuzz.oracles import Checked, Oracles
-from fuzz.rows import REGIONS, features
-from fuzz.shrink import shrink_code, shrink_state
+from fuzz.processor import features
+from fuzz.rows import REGIONS
+from fuzz.shrink import expressible, shrink_code, shrink_state
 from fuzz.state import Batch
 from lifter.errors import UsageError
 from lifter.instruction import Flow, Handling
@@ -46,6 +47,10 @@ _SHRUNK: Final = 3
 """Failures of a job that are made small: more of them are mostly the same."""
 _ROUNDS: Final = 6
 """Times that cases of a row are made, before it is left with what it has."""
+_TRIES, _PATIENCE = 3, 3
+"""Instructions of each encoding that are looked at for rows, and random operands and prefixes tried for each."""
+_MORE_TRIES, _MORE_PATIENCE = 10, 24
+"""The same for VEX and EVEX encodings, of which few operands may be allowed, and the length decides."""
 
 
 def plan(settings: Settings) -> Iterator[Job]:
@@ -89,16 +94,25 @@ def _encodings() -> tuple[Encoding, ...]:
 
 
 @cache
-def rows_of_encodings() -> dict[str, list[int]]:
-    """Name of each row that can be run here -> numbers of the encodings that it may describe, in `all_encodings`."""
-    available = features()
+def rows_of_encodings(available: frozenset[str] | None = None) -> dict[str, list[int]]:
+    """Name of each row that can be run -> numbers of the encodings that it may describe, in `all_encodings`.
+
+    `available` are the processor's features, by default those of the one here.
+    """
+    available = features() if available is None else available
     source = random.Random(0)
     rows: defaultdict[str, set[int]] = defaultdict(set)
     for index, encoding in enumerate(_encodings()):
+        prefixed = encoding.vex or encoding.evex
+        if prefixed and not exists(encoding):
+            continue
         # Operands at random decide between rows of one encoding, too.
-        for _ in range(2):
-            instruction = find(encoding, source, attempts=3)
-            if instruction is not None and usable(instruction, available):
+        tries, attempts = (_MORE_TRIES, _MORE_PATIENCE) if prefixed else (_TRIES, _PATIENCE)
+        for _ in range(tries):
+            instruction = find(encoding, source, attempts)
+            if instruction is None:
+                break
+            if usable(instruction, available):
                 rows[form_of(instruction)].add(index)
     return {name: sorted(indexes) for name, indexes in sorted(rows.items())}
 
@@ -120,7 +134,7 @@ class _Run:
         for _ in range(_ROUNDS * max(1, -(-states // (_CASES * _STATES)))):
             cases = []
             for name, indexes in names:
-                if missing[name] > 0:
+                if missing[name] > 0 or 0 < unasked[name] < states:
                     chosen = source.sample(indexes, len(indexes)) if len(indexes) > _CASES else list(indexes) * _CASES
                     wanted = max(_CASES, len(indexes))
                     each = min(_STATES, max(_FEWEST, -(-6 * states // (5 * wanted))))
@@ -203,9 +217,10 @@ def shrink(difference: Difference, oracles: Oracles) -> Failure:
     instructions = decode_all(case.code)
     if state is None or instructions is None:
         return Failure(str(case), f"{difference.text}: {difference.what}")
+    state = expressible(state)
     found = _again(case.code, state, oracles)
     if found is None:
-        # It shows only with the flags of the case live, or with its displacement.
+        # It shows only with the flags of the case live, with its displacement, or with masks and wide vectors.
         return Failure(str(case), f"{difference.text}: {difference.what}")
     parts = shrink_code(
         [instruction.code for instruction in instructions],

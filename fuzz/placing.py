@@ -120,7 +120,10 @@ def _solve(
 def _small_indexes(targets: list[Mem], batch: Batch, source: random.Random) -> None:
     """Give gathers small indexes."""
     for operand in targets:
-        if operand.vsib and operand.index is not None and operand.index < 16:
-            for half in (batch.xmm, batch.ymm_high):
-                values = [source.randrange(-8, 8) for _ in range(len(batch.gregs) * 2)]
-                half[:, operand.index] = np.array(values, np.int64).view(np.uint8).reshape(-1, 16)
+        if operand.vsib and operand.index is not None:
+            low = (batch.xmm, batch.ymm_high, batch.zmm_high)
+            for part in low if operand.index < 16 else (batch.zmm_more,):
+                words = part.shape[2] // 8
+                values = [source.randrange(-8, 8) for _ in range(len(batch.gregs) * words)]
+                index = operand.index % 16
+                part[:, index : index + 1] = np.array(values, np.int64).view(np.uint8).reshape(-1, 1, 8 * words)

@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -24,11 +23,12 @@ from numpy.typing import NDArray
 from fuzz.encodings import Encoding, all_encodings, find
 from fuzz.native import CODE_ADDRESS, DATA, STACK, NativeOracle
 from fuzz.placing import place
+from fuzz.processor import features
 from fuzz.state import Batch, Region, Results
 from fuzz.values import random_batch
 from lifter.decode import decode
 from lifter.instruction import Flow, Handling, Instruction, Mem
-from lifter.registers import FLAG_SHIFT, MXCSR, RSP, VECTOR_SHIFT, X87, names
+from lifter.registers import FLAG_SHIFT, MXCSR, OPMASKS, RSP, VECTOR_SHIFT, X87, names
 from lifter.x86.rows_system import VARYING
 
 READ_ONLY: Final = Region(0x4000_0000, 4096, writable=False, content=random.Random(0).randbytes(4096))
@@ -39,7 +39,7 @@ _FORBIDDEN: Final = frozenset((
     "transaction", "shadow stack", "far branch",
 ))  # fmt: skip
 """Reasons of native handling for which an instruction cannot or must not be run."""
-_VARYING: Final = VARYING | {"popf"}
+NOT_REPEATED: Final = VARYING | {"popf"}
 """Their result depends on more than the state, or the state (trap flag, features) must not be random."""
 
 
@@ -70,19 +70,12 @@ class Coverage:
     """The same -> in how many of them the register's value changed the outcome."""
 
 
-def features() -> frozenset[str]:
-    """What this processor can do, as /proc/cpuinfo spells it."""
-    text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return frozenset(line.partition(":")[2].split())
-
-
 def runnable(instruction: Instruction, available: frozenset[str]) -> bool:
     """Whether the instruction can be checked on a processor with the features `available`."""
     if instruction.handling is Handling.NATIVE and instruction.reason in _FORBIDDEN:
         return False
     feature = instruction.effects.feature
-    return instruction.mnemonic not in _VARYING and (not feature or feature in available)
+    return instruction.mnemonic not in NOT_REPEATED and (not feature or feature in available)
 
 
 class RowChecker:
@@ -173,6 +166,11 @@ class RowChecker:
             if mask >> (VECTOR_SHIFT + index) & 1:
                 varied.xmm[:, index] = fresh.xmm[:, index]
                 varied.ymm_high[:, index] = fresh.ymm_high[:, index]
+                varied.zmm_high[:, index : index + 1] = fresh.zmm_high[:, index : index + 1]
+            if mask >> (VECTOR_SHIFT + 16 + index) & 1:
+                varied.zmm_more[:, index : index + 1] = fresh.zmm_more[:, index : index + 1]
+        if mask & OPMASKS:
+            varied.masks[:] = fresh.masks
         if mask & MXCSR:
             varied.mxcsr[:] = fresh.mxcsr
         if mask & X87:
@@ -291,9 +289,14 @@ def _changed(before: Batch, after: Batch) -> int:
     for flag, shift in FLAG_SHIFT.items():
         if int(flags) >> shift & 1:
             mask |= flag
-    vectors = (before.xmm != after.xmm).any(axis=(0, 2)) | (before.ymm_high != after.ymm_high).any(axis=(0, 2))
-    for index in np.flatnonzero(vectors):
-        mask |= 1 << (VECTOR_SHIFT + int(index))
+    for first, mine, theirs in (
+        (0, before.xmm, after.xmm), (0, before.ymm_high, after.ymm_high), (0, before.zmm_high, after.zmm_high),
+        (16, before.zmm_more, after.zmm_more),
+    ):  # fmt: skip
+        for index in np.flatnonzero((mine != theirs).any(axis=(0, 2))):
+            mask |= 1 << (VECTOR_SHIFT + first + int(index))
+    if (before.masks != after.masks).any():
+        mask |= OPMASKS
     if (before.mxcsr != after.mxcsr).any():
         mask |= MXCSR
     if (before.x87 != after.x87).any():
@@ -326,6 +329,9 @@ _CONDITIONAL: Final = ("maskmov", "bt", "movddup")
 
 def _conditional(instruction: Instruction) -> bool:
     """Whether the access may not happen, or the instruction faults before it."""
+    if instruction.effects.reads & OPMASKS:
+        # Of what the mask leaves out nothing is accessed.
+        return True
     return any(part in instruction.mnemonic for part in _CONDITIONAL) or instruction.mnemonic in ("div", "idiv")
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from fuzz.native import DATA, STACK
-from fuzz.state import FLAGS_AT, Batch
+from fuzz.state import AVX512, FLAGS_AT, Batch
 from lifter.registers import RSP
 
 _ARITHMETIC: Final = 0x8D5
@@ -34,6 +34,13 @@ def shrink_code(parts: Sequence[bytes], fails: Callable[[Sequence[bytes]], bool]
                 at += size
         size //= 2
     return kept
+
+
+def expressible(state: Batch) -> Batch:
+    """The state without what the line of a case has no place for: what only AVX-512 has is zero."""
+    made = _copy(state)
+    made.xsave[:, AVX512] = 0
+    return made
 
 
 def shrink_state(state: Batch, fails: Fails) -> Batch:

@@ -9,18 +9,21 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fuzz.processor import HEADER_AT, YMM_AT, xsave_image
+
 FIXED_FLAGS: Final = 0x202
 """Bits of RFLAGS that are set in any user program: reserved bit 1 and the interrupt flag."""
 DEFAULT_MXCSR: Final = 0x1F80
 """All exceptions masked, round to nearest."""
 
-LEGACY_SIZE: Final = 512
-"""Bytes of the FXSAVE area."""
-XSAVE_SIZE: Final = 832
-"""FXSAVE area, XSAVE header, upper halves of ymm0..ymm15."""
+_IMAGE: Final = xsave_image()
+XSAVE_SIZE: Final = _IMAGE.size
+"""FXSAVE area, XSAVE header, upper halves of ymm0..ymm15; with AVX-512 its registers, too."""
+AVX512: Final = slice(YMM_AT + 256, XSAVE_SIZE)
+"""What only AVX-512 has."""
+_ZMM: Final = 16 if _IMAGE.upper.start < _IMAGE.upper.stop else 0
+"""Registers in each half of AVX-512's."""
 _XMM_AT: Final = 160
-_HEADER_AT: Final = 512
-_YMM_AT: Final = 576
 _MXCSR_AT: Final = 24
 _X87_PARTS: Final = (slice(0, 24), slice(32, 160))
 """Control, status and tag words, opcode and pointers; the eight registers."""
@@ -112,7 +115,7 @@ class Batch:
         batch.gregs[:, FLAGS_AT] = FIXED_FLAGS
         batch.xsave[:, 0:2] = np.frombuffer(DEFAULT_X87[:2], np.uint8)
         batch.xsave[:, _MXCSR_AT : _MXCSR_AT + 4] = np.frombuffer(DEFAULT_MXCSR.to_bytes(4, "little"), np.uint8)
-        batch.xsave[:, _HEADER_AT] = 7
+        batch.xsave[:, HEADER_AT] = _IMAGE.present
         return batch
 
     @classmethod
@@ -168,7 +171,22 @@ class Batch:
     @property
     def ymm_high(self) -> NDArray[np.uint8]:
         """[n, 16, 16]: high halves (a view)."""
-        return self.xsave[:, _YMM_AT : _YMM_AT + 256].reshape(-1, 16, 16)
+        return self.xsave[:, YMM_AT : YMM_AT + 256].reshape(-1, 16, 16)
+
+    @property
+    def masks(self) -> NDArray[np.uint64]:
+        """[n, 8]: k0..k7 (a view); [n, 0] without AVX-512."""
+        return self.xsave[:, _IMAGE.masks].view(np.uint64)
+
+    @property
+    def zmm_high(self) -> NDArray[np.uint8]:
+        """[n, 16, 32]: upper halves of zmm0..zmm15 (a view); [n, 0, 32] without AVX-512."""
+        return self.xsave[:, _IMAGE.upper].reshape(len(self.xsave), _ZMM, 32)
+
+    @property
+    def zmm_more(self) -> NDArray[np.uint8]:
+        """[n, 16, 64]: zmm16..zmm31 (a view); [n, 0, 64] without AVX-512."""
+        return self.xsave[:, _IMAGE.more].reshape(len(self.xsave), _ZMM, 64)
 
     @property
     def x87(self) -> NDArray[np.uint8]:

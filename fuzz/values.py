@@ -70,6 +70,10 @@ def random_batch(
         others = generator.integers(0, 2**16, count, np.uint32) & np.uint32(_MXCSR_OTHERS)
         batch.mxcsr[:] = np.where(generator.random(count) < 0.5, others, 0) | np.uint32(_MXCSR_MASKED)
     _randomise_x87(batch, generator)
+    masks, high, more = batch.masks, batch.zmm_high, batch.zmm_more
+    masks[:] = random_words(count, masks.shape[1], generator)
+    for registers in (high, more):
+        registers[:] = random_bytes(count, registers[0].size, generator).reshape(registers.shape)
     return batch
 
 

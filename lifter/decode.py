@@ -317,7 +317,8 @@ def _make_template(code: bytes, parts: Layout) -> _Template | str:
         memory = _MEMORY.match(piece)
         if memory is not None:
             if parts.encoding == "evex" and parts.disp_size == 1:
-                scale = int(memory[2].split()[-1], 0)
+                # Capstone doubles it in the store of vmovq.
+                scale = 8 if mnemonic == "vmovq" else int(memory[2].split()[-1], 0)
             memory_width = width if mnemonic in ("push", "pop") else _MEMORY_WIDTHS.get(memory[1], 0)
             if parts.repeat and parts.encoding == "" and parts.map == 1 and parts.opcode in _SIZED:
                 # Capstone overlooks the operand-size prefix beside a repeat prefix, which means nothing here.

@@ -64,6 +64,8 @@ def one(code: str) -> Instruction:
         ("c4e2f190040b", "vpgatherdq xmm0, xmmword ptr [rbx + v1], xmm1"),
         ("62f17cc958c1", "vaddps zmm0 {k1} {z}, zmm0, zmm1"),
         ("62f17c48104001", "vmovups zmm0, zmmword ptr [rax + 0x40]"),
+        ("62f1fd087e4002", "vmovq qword ptr [rax + 0x10], xmm0"),
+        ("62f1fd08d64002", "vmovq qword ptr [rax + 0x10], xmm0"),
     ],
 )
 def test_text(code, text):

@@ -11,7 +11,7 @@ from fuzz.assembler import assemble
 from fuzz.block_code import BLOCK_AT, BlockCase, PreparedBlock, compile_blocks, recorded, whole
 from fuzz.blocks import BlockOracles
 from fuzz.campaign import Result, Settings
-from fuzz.rows import features
+from fuzz.processor import features
 from lifter.registers import ARITHMETIC_FLAGS, GPRS, R11, gpr
 from tests.corpus import tool_path
 from tests.test_lifted_semantics import NEEDED

@@ -18,7 +18,7 @@ from fuzz.encodings import all_encodings, find
 from fuzz.forms import lifted_forms, verbatim_forms
 from fuzz.lifted import Case, Prepared, Rejected, decode_all, prepare
 from fuzz.oracles import Oracles
-from fuzz.rows import features
+from fuzz.processor import features
 from lifter import liftability
 from lifter.builder import Builder
 from lifter.flags import FlagSource

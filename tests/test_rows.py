@@ -7,7 +7,8 @@ import pytest
 
 from fuzz.encodings import all_encodings, find
 from fuzz.native import NativeOracle
-from fuzz.rows import REGIONS, RowChecker, features, instructions
+from fuzz.processor import features
+from fuzz.rows import REGIONS, RowChecker, instructions
 from lifter.decode import decode
 from lifter.instruction import Handling, Instruction, MemoryAccess
 from lifter.registers import AF, ARITHMETIC_FLAGS, CF, DF, MXCSR, OF, PF, SF, X87, ZF, names
@@ -86,6 +87,10 @@ def effects(code: str) -> tuple[str, str, str]:
         ("0f58c1", "zmm0 zmm1 mxcsr", "zmm0 mxcsr", ""),
         ("62f17c4958c1", "zmm0 zmm1 mxcsr k", "zmm0 mxcsr", ""),
         ("62f17cc958c1", "zmm0 zmm1 mxcsr k", "zmm0 mxcsr", "zmm0"),
+        ("6271f50d55f9", "zmm1 zmm15 k", "zmm15", ""),
+        ("62f17d48fac0", "", "zmm0", "zmm0"),
+        ("62f27d484ec1", "zmm1 mxcsr", "zmm0", "zmm0"),
+        ("62f37d0866c101", "zmm1 mxcsr", "k", ""),
         ("0f7ec0", "x87", "rax x87", "rax"),
         ("dac1", "cf x87", "x87", ""),
     ],
@@ -131,6 +136,8 @@ def test_undefined_flags(code, undefined):
         ("c4e27d3003", [(16, True, False)]),
         ("62f17c48104001", [(64, True, False)]),
         ("62f17c585800", [(4, True, False)]),
+        ("62f37d48660611", [(64, True, False)]),
+        ("62f3dd10ce1e01", [(8, True, False)]),
         ("0fa30b", [(0, True, False)]),
         ("0fba2305", [(4, True, False)]),
         ("dd33", [(108, False, True)]),

@@ -96,6 +96,8 @@ class Layout:
     """EVEX: masked elements become zero (else they keep their value)."""
     broadcast: bool = False
     """EVEX: one element of memory is repeated (with a register operand: rounding, or no exceptions)."""
+    length: int = 0
+    """EVEX: 0, 1, 2 for vectors of 128, 256, 512 bits; the rounding mode where a register operand has `broadcast`."""
     high_index: bool = False
     """EVEX: bit 4 of the vector register number of a VSIB index."""
 
@@ -210,7 +212,8 @@ def _parse(code: bytes) -> Layout:
         raise LayoutError("truncated")
     return Layout(
         size, encoding, frozenset(seen), repeat, segment, rex, opcode_map, opcode, opcode_at, pp,
-        modrm_at, disp_at, disp_size, immediate, evex & 7, bool(evex & 0x80), bool(evex & 0x10), not evex & 8,
+        modrm_at, disp_at, disp_size, immediate, evex & 7, bool(evex & 0x80), bool(evex & 0x10),
+        evex >> 5 & 3, not evex & 8,
     )  # fmt: skip
 
 

@@ -332,9 +332,11 @@ def _with_widths(found: Row, form: Form) -> tuple[Operand, ...]:
         if access.mode in ("a", "-"):
             width = 0
         elif form.layout.broadcast:
-            pass
+            width = 64 if form.layout.rex & 8 else 32
         elif access.fraction:
-            width = max(_VECTOR_BITS.get(o.kind, 0) for o in operands if isinstance(o, Vec)) // access.fraction
+            vectors = [_VECTOR_BITS.get(o.kind, 0) for o in operands if isinstance(o, Vec)]
+            # Comparisons of memory with classes have no vector register to tell by.
+            width = (max(vectors) or 128 << form.layout.length) // access.fraction
         elif access.equal:
             width = next(o.width for o in operands if isinstance(o, Reg))
         elif access.width and "r" not in access.kinds:

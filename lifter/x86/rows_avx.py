@@ -48,7 +48,7 @@ _avx("vlddqu", "w:v,r:m/1", feature="avx")
 _avx("vmovss", "w:x,r:x,r:x", "w:x,r:m32", "w:m32,r:x")
 _avx("vmovsd", "w:x,r:x,r:x", "w:x,r:m64", "w:m64,r:x")
 _avx("vmovd vmovq", "w:x,r:rm", "w:rm,r:x")
-_avx("vmovq", "w:x,r:xm64", "w:m64,r:x")
+_avx("vmovq", "w:x,r:xm64")
 _avx("vmovhps vmovlps vmovhpd vmovlpd", "w:x,r:x,r:m64", "w:m64,r:x")
 _avx("vmovhlps vmovlhps", "w:x,r:x,r:x")
 _avx("vmovddup", "w:x,r:xm64", "w:y,r:ym256", "w:z,r:zm512")
@@ -74,9 +74,10 @@ for _suffix, _bits in (("ps", "/1"), ("pd", "/1"), ("ss", "32"), ("sd", "64")):
     _avx(f"vrndscale{_suffix} vreduce{_suffix} vgetmant{_suffix}", f"{_unary},r:i", feature="avx512f", **FLOATING)
     _avx(f"vrange{_suffix}", f"w:v,r:v,r:vm{_bits},r:i", feature="avx512dq", **FLOATING)
     _avx(f"vfixupimm{_suffix}", f"rw:v,r:v,r:vm{_bits},r:i", feature="avx512f", **FLOATING)
-    _avx(f"vfpclass{_suffix}", f"w:k,r:vm{_bits},r:i", feature="avx512dq")
-    _avx(f"vrcp14{_suffix} vrsqrt14{_suffix}", _unary, feature="avx512f")
-    _avx(f"vrcp28{_suffix} vrsqrt28{_suffix} vexp2{_suffix}", _unary, feature="avx512er", **FLOATING)
+    _avx(f"vfpclass{_suffix}", f"w:k,r:vm{_bits},r:i", feature="avx512dq", reads="mxcsr")
+    _avx(f"vrcp14{_suffix} vrsqrt14{_suffix}", _unary, feature="avx512f", reads="mxcsr")
+    _powers = "" if _scalar else f" vexp2{_suffix}"
+    _avx(f"vrcp28{_suffix} vrsqrt28{_suffix}{_powers}", _unary, feature="avx512er", **FLOATING)
     _fused = [f"v{sign}m{kind}" for sign in ("f", "fn") for kind in ("add", "sub")]
     _fused += [] if _scalar else ["vfmaddsub", "vfmsubadd"]
     _orders = [f"{name}{order}{_suffix}" for name in _fused for order in ("132", "213", "231")]
@@ -216,11 +217,13 @@ for _element in ("b", "w", "d", "q"):
     _avx(f"vpmov{_element}2m", "w:k,r:v", feature=_feature)
     _avx(f"vpcompress{_element}", "w:vm/1,r:v", feature=_feature)
     _avx(f"vpexpand{_element}", "w:v,r:vm/1", feature=_feature)
-    _avx(f"vpopcnt{_element} vpconflict{_element} vplzcnt{_element}", "w:v,r:vm/1", feature="avx512cd")
+    _avx(f"vpopcnt{_element}", "w:v,r:vm/1", feature=f"avx512_{'bitalg' if _element in 'bw' else 'vpopcntdq'}")
+for _element in ("w", "d", "q"):
     _avx(f"vpshld{_element} vpshrd{_element}", "w:v,r:v,r:vm/1,r:i", feature="avx512_vbmi2")
     _avx(f"vpshldv{_element} vpshrdv{_element}", "rw:v,r:v,r:vm/1", feature="avx512_vbmi2")
 for _element in ("d", "q"):
     _avx(f"vpand{_element} vpandn{_element} vpor{_element} vpxor{_element}", "w:v,r:v,r:vm/1", feature="avx512f")
+    _avx(f"vpconflict{_element} vplzcnt{_element}", "w:v,r:vm/1", feature="avx512cd")
     _avx(f"vprol{_element} vpror{_element}", "w:v,r:vm/1,r:i", feature="avx512f")
     _avx(f"vprolv{_element} vprorv{_element}", "w:v,r:v,r:vm/1", feature="avx512f")
     _avx(f"vpternlog{_element}", "rw:v,r:v,r:vm/1,r:i", feature="avx512f")

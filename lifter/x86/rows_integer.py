@@ -98,7 +98,6 @@ row("movnti", "w:m,r:r")
 lifted("lea", "w:r,a:m")
 lifted("xchg", "rw:r,rw:r")
 row("xchg", "rw:m,rw:r")
-row("xchg", "rw:r,rw:m")
 lifted("bswap", "rw:r")
 for _condition, _flags in CONDITIONS.items():
     lifted(f"cmov{_condition}", "rw:r,r:rm", reads=_flags)

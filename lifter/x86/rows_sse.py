@@ -53,8 +53,8 @@ def independent(draft: Draft) -> None:
     sources = draft.form.operands[-2:]
     name = draft.form.mnemonic
     first = sources[0]
-    same = sources[0] == sources[1] and isinstance(first, Vec) and first.kind in ("xmm", "ymm")
-    if same and (name in _ZEROING or (name[0] == "v" and name[1:] in _ZEROING)):
+    same = sources[0] == sources[1] and isinstance(first, Vec) and first.kind in ("xmm", "ymm", "zmm")
+    if same and not draft.form.layout.mask and (name in _ZEROING or (name[0] == "v" and name[1:] in _ZEROING)):
         draft.reads = 0
 
 
@@ -70,7 +70,7 @@ _legacy("lddqu", "w:x,r:m128", feature="pni")
 _legacy("movss", "rw:x,r:x", "w:x,r:m32", "w:m32,r:x")
 _legacy("movsd", "rw:x,r:x", "w:x,r:m64", "w:m64,r:x")
 _legacy("movd movq", "w:x,r:rm", "w:rm,r:x", "w:mm,r:rm", "w:rm,r:mm")
-_legacy("movq", "w:x,r:xm64", "w:m64,r:x", "w:mm,r:mmm64", "w:m64,r:mm")
+_legacy("movq", "w:x,r:xm64", "w:mm,r:mmm64")
 _legacy("movq2dq", "w:x,r:mm")
 _legacy("movdq2q", "w:mm,r:x")
 _legacy("movhps movlps movhpd movlpd", "rw:x,r:m64", "w:m64,r:x")
