@@ -12,7 +12,9 @@ from typing import Final
 
 from fuzz.campaign import Failure, Job, Result, Settings, kind_of
 from fuzz.display import Display
+from fuzz.insn import DEFAULT_COUNT
 from fuzz.journal import Journal
+from fuzz.reach import lines_of, reach_of
 from fuzz.workers import ClusterWorkers, LocalWorkers, Workers
 
 _NOTES: Final = 12
@@ -106,6 +108,8 @@ def summary(outcome: Outcome) -> str:
         forms = len({form for form, _, _ in chosen})
         states = sum(counts[0] for counts in chosen.values())
         lines.append(f"{oracle}: {states:,} states, {forms:,} forms, {len(chosen):,} forms by width")
+    if settings.kind == "insn" and not settings.match:
+        lines += lines_of(reach_of(result), settings.count or DEFAULT_COUNT)
     rate = result.states / outcome.elapsed if outcome.elapsed else 0.0
     lines.append(
         f"{result.units:,} {units}, {result.states:,} states in {outcome.elapsed:,.0f} s ({rate:,.0f} a second), "

@@ -16,7 +16,10 @@ import pytest
 
 from codecache import CompiledRegion, CompileFailure
 from fuzz.campaign import Failure, Job, Result, Settings, kind_of
+from fuzz.insn import rows_of_encodings
 from fuzz.journal import Journal, read_campaign
+from fuzz.processor import features
+from fuzz.reach import NOT_DECODED, lines_of, reach_of, table_rows, why_not
 from fuzz.runner import Means, run_campaign
 from fuzz.workers import LocalWorkers, case_of, job_of
 from jit.cli import main
@@ -25,8 +28,6 @@ from tests import codecache_samples as samples
 from tests.campaign_jobs import die_at_two, wrong
 from tests.test_lifted_semantics import NEEDED
 from tests.tool import Tool
-
-from fuzz.rows import features  # isort: skip
 
 pytestmark = pytest.mark.skipif(not features() >= NEEDED, reason="this processor lacks some of the instructions")
 SMALL = Settings("insn", count=60, seed=3, match="bswap")
@@ -354,3 +355,30 @@ def test_a_flag_that_a_jump_out_of_the_function_reads_is_live_beyond_it():
                 reads = block.last.effects.reads
                 assert borders(target) & reads == reads
     assert seen
+
+
+def test_every_row_of_the_table_is_run_or_it_is_known_why_not():
+    """With all features that the table names; of x87, the decoder has one of the notations that the table has."""
+    everything = frozenset(word for _, row in table_rows() for word in row.feature.split())
+    found = rows_of_encodings(everything)
+    left = {name: row for name, row in table_rows() if name not in found and why_not(row, everything) == NOT_DECODED}
+    features_left = {row.feature for name, row in left.items() if not name.startswith("f")}
+    not_encoded = {"xop", "fma4", "tbm", "3dnow", "sse4a"}
+    not_disassembled = {"avx512_bf16", "avx512_vp2intersect", "serialize"}
+    assert features_left <= not_encoded | not_disassembled
+    assert all(row.mnemonic[0] == "f" for row in left.values() if not row.feature)
+
+
+def test_rows_are_reported_with_what_they_are_short_of():
+    result = Result()
+    result.cover("bswap rw:r", "64", "native", 3)
+    result.cover("bswap rw:r", "64", "unicorn", 1)
+    result.cover("sequence", "-", "native", 9)
+    reach = reach_of(result)
+    assert (dict(reach.native), dict(reach.emulated)) == ({"bswap rw:r": 3}, {"bswap rw:r": 1})
+    assert reach.short_of(2) == ("bswap rw:r",)
+    assert reach.short_of(1) == ()
+    assert "syscall" in reach.others["stays native: system call"]
+    *_, total, short = lines_of(reach, 2)
+    assert total.startswith("1 of ") and "1 of them in unicorn, too; 1 from fewer than 2 states" in total
+    assert short == "    bswap rw:r: 3, unicorn 1"
