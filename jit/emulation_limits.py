@@ -18,10 +18,10 @@ from lifter.registers import AF, ARITHMETIC_FLAGS, OF, SF
 
 _LEGACY_PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _GENERAL_VEX: Final = frozenset((
-    "andn", "bextr", "blsmsk", "blsr", "mulx", "pdep", "pext", "rorx", "sarx", "shlx", "shrx",
+    "andn", "blsmsk", "blsr", "mulx", "pdep", "pext", "rorx", "sarx", "shlx", "shrx",
 ))  # fmt: skip
 """VEX-coded instructions on general-purpose registers that unicorn runs correctly: not bzhi (index of 64 and
-more), not blsi (CF)."""
+more), not bextr (what reaches beyond the operand), not blsi (CF)."""
 _VEX: Final = "VEX and EVEX code (unicorn runs it as SSE code or not at all)"
 _MOVBE: Final = "movbe to memory (unicorn reports the value before its bytes are swapped)"
 _NARROW: Final = {
