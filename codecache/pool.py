@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import selectors
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -20,12 +18,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 from codecache.compiler import Result
 from codecache.encoding import decode, encode, source_key
+from codecache.frames import Frames, frame
 from codecache.store import Store
 from codecache.types import CompiledRegion, CompileFailure, RegionSource
-from codecache.worker import Response, frame
+from codecache.worker import Response
 from lifter.errors import ProbeloomError
 
 _BATCH_REGIONS = 96
@@ -39,7 +39,6 @@ _WRITE = 512
 """Results written to the store at a time."""
 _STARTING = 60.0
 """Seconds that a worker may take more when it starts."""
-_LENGTH = struct.Struct("<Q")
 _START = "from codecache.worker import main; main()"
 
 
@@ -57,7 +56,7 @@ class _Worker:
     log: int
     """Descriptor of an unnamed file that takes what LLVM prints."""
     batches: deque[_Batch] = field(default_factory=deque)
-    received: bytearray = field(default_factory=bytearray)
+    received: Frames = field(default_factory=Frames)
     since: float = 0.0
     """When it began with its first batch."""
     ready: bool = False
@@ -287,15 +286,9 @@ class Compiler:
         if not content:
             worker.process.wait()
             return self._lose(worker, "")
-        worker.received += content
         results: list[tuple[bytes, bytes, bool]] = []
-        while len(worker.received) >= _LENGTH.size:
-            end = _LENGTH.size + _LENGTH.unpack_from(worker.received)[0]
-            if len(worker.received) < end:
-                break
-            response: Response = pickle.loads(memoryview(worker.received)[_LENGTH.size : end])
-            del worker.received[:end]
-            worker.memory, encoded = response
+        for response in worker.received.feed(content):
+            worker.memory, encoded = cast(Response, response)
             worker.since = time.monotonic()
             if not worker.ready:
                 worker.ready = True

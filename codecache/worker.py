@@ -1,6 +1,6 @@
 """A compile worker: `codecache.pool` starts it, sends batches of regions and reads the results.
 
-Frames on both pipes are an 8-byte length and a pickle. It ends when its standard input closes, even in the middle of
+It ends when its standard input closes, even in the middle of
 a batch, so that it never outlives the process that started it.
 """
 
@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import gc
 import os
-import pickle
 import queue
 import resource
 import signal
-import struct
 import sys
 import threading
-from typing import BinaryIO
+from typing import cast
 
 from codecache.compiler import compile_batch
 from codecache.encoding import encode
+from codecache.frames import Frames, frame
 from codecache.module import initialise
 from codecache.types import RegionSource
-
-_LENGTH = struct.Struct("<Q")
 
 Request = list[tuple[str, int, int, bool, str, int]]
 """The fields of each region's source."""
@@ -31,19 +28,12 @@ Response = tuple[int, list[bytes]]
 request."""
 
 
-def frame(message: object) -> bytes:
-    """A message as it goes through a pipe."""
-    content = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    return _LENGTH.pack(len(content)) + content
-
-
-def _read_requests(stream: BinaryIO, requests: queue.SimpleQueue[Request]) -> None:
-    while True:
-        head = stream.read(_LENGTH.size)
-        if len(head) < _LENGTH.size:
-            os._exit(0)
-        content = stream.read(*_LENGTH.unpack(head))
-        requests.put(pickle.loads(content))
+def _read_requests(descriptor: int, requests: queue.SimpleQueue[Request]) -> None:
+    frames = Frames()
+    while content := os.read(descriptor, 1 << 20):
+        for request in frames.feed(content):
+            requests.put(cast(Request, request))
+    os._exit(0)
 
 
 def main() -> None:
@@ -53,7 +43,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever LLVM prints must not get between the frames
     requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
-    threading.Thread(target=_read_requests, args=(sys.stdin.buffer, requests), daemon=True).start()
+    threading.Thread(target=_read_requests, args=(sys.stdin.fileno(), requests), daemon=True).start()
     initialise()
     # Regions come and go without reference cycles: looking for those takes a tenth of the time.
     gc.freeze()

@@ -55,6 +55,8 @@ class CarriedRegion:
     """Number of instructions."""
     flags_in: bool = False
     lifted: int = 0
+    provisional: bool = False
+    """Whether it is a loop that `ir.lower` makes better code of, carried because that was asked for."""
 
 
 @dataclass(slots=True)
@@ -107,6 +109,8 @@ class _Carrying:
         self.origins: list[tuple[int, int]] = []
         """(piece, original address) of the program's own instructions."""
         self.exact = options.exact_faults
+        self.loops = options.carry_loops
+        self.provisional = False
 
     def run(self) -> CarriedRegion:
         """Lay out the blocks in address order, the head first. Raises _Unsuitable."""
@@ -122,7 +126,14 @@ class _Carrying:
             self._emit_end(block, following)
         code, relocations, origins = self._assemble()
         compiled = CompiledRegion(code, relocations, b"", (), 0, 0)
-        return CarriedRegion(self.region.head, compiled, self.symbols.addresses, origins, self.region.instructions)
+        return CarriedRegion(
+            self.region.head,
+            compiled,
+            self.symbols.addresses,
+            origins,
+            self.region.instructions,
+            provisional=self.provisional,
+        )
 
     def _check(self) -> None:
         for block in self.blocks.values():
@@ -136,7 +147,9 @@ class _Carrying:
                 if actions and (address != block.address or not all(map(_is_plain, actions))):
                     raise _Unsuitable
         if self._has_loop() and not (self.exact and any(map(_can_fault, self.blocks.values()))):
-            raise _Unsuitable
+            if not self.loops:
+                raise _Unsuitable
+            self.provisional = True
 
     def _has_loop(self) -> bool:
         # Blocks are in reverse post-order: only round a loop does control go to one that has been passed.

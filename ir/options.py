@@ -18,5 +18,7 @@ class LoweringOptions:
     turns that fault into a panic, and must find it at an address of its own."""
     exact_faults: bool = False
     """Carry loops that can fault too: of carried instructions it is known which they were. They need no nil checks."""
+    carry_loops: bool = False
+    """Carry all loops: such code is made at once, but counts in memory at each turn."""
     carry: bool = True
     """Whether regions that gain nothing from an optimiser are put together from their own bytes (see `ir.carry`)."""

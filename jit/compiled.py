@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+from codecache.pool import Compiler
 from codecache.types import CompiledRegion, CompileFailure
 from ir.carry import CarriedRegion
 from ir.lower import SLOTS_SIZE
@@ -20,6 +21,17 @@ _GO_FRAME_LIMIT: Final = 512
 do not check, and none of those is instrumented."""
 
 Result = CompiledRegion | CompileFailure
+
+_NOT_COMPILED: Final = CompileFailure("it was never compiled")
+
+
+def compile_regions(compiler: Compiler, regions: Iterable[AnyRegion]) -> list[Result]:
+    """What becomes of each region."""
+    sources = [region.source for region in regions]
+    results: list[Result] = [_NOT_COMPILED] * len(sources)
+    for index, result in compiler.compile_all(sources):
+        results[index] = result
+    return results
 
 
 def compiled_whole(image: Image, work: Work, results: Sequence[Result]) -> CompiledFunction | Refusal:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -109,9 +109,10 @@ class Planned:
     borders: Callable[[], Borders]
     options: LoweringOptions
 
-    def lower(self) -> Work:
-        """Its regions as IR."""
-        code = lower_function(self.plan, self.actions, self.borders(), self.options)
+    def lower(self, in_haste: bool = False) -> Work:
+        """Its regions as IR; `in_haste` has loops put together from their own bytes too."""
+        options = replace(self.options, carry_loops=True) if in_haste else self.options
+        code = lower_function(self.plan, self.actions, self.borders(), options)
         return Work(self.plan, code, self.actions.tracepoints)
 
 

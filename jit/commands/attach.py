@@ -18,7 +18,7 @@ def attach(pid: int, seconds: float | None, options: Options) -> None:
             finally:
                 control.close()
                 follower.detach()
+        note_vain(follower)
+        write_reports(options, follower.books.reports(), to_output=True)
     finally:
         follower.close()
-    note_vain(follower)
-    write_reports(options, follower.books.reports(), to_output=True)

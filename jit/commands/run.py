@@ -30,13 +30,12 @@ def run(argv: Sequence[str], options: Options) -> int:
         control = Control(follower)
         follower.run()
         control.close()
-        reports = follower.books.reports()
+        note_vain(follower)
+        write_reports(options, follower.books.reports())
     finally:
         follower.close()
         for number, handler in before.items():
             signal.signal(number, handler)
-    note_vain(follower)
-    write_reports(options, reports)
     if follower.killed_by:
         _die_of(follower.killed_by)
     return follower.status

@@ -1,42 +1,47 @@
 """The process that analyses modules and compiles their functions while the tracer serves the target.
 
-`jit.live.workshop` starts it, sends requests and reads answers: pickles behind an 8-byte length on its standard input
-and output. It ends when its standard input closes, so it never outlives the tracer; what it compiled is in the store.
+`jit.live.workshop` starts it, sends requests and reads answers on its standard input and output (see
+`codecache.frames`). It ends when its standard input closes, so it never outlives the tracer; what it compiled is in the
+store.
+
+A thread of the target sleeps while its first call is served, so loops that LLVM makes better code of are put together
+from their own bytes first. When nobody asks for anything, LLVM compiles them, and its code takes their place.
 """
 
 from __future__ import annotations
 
-import pickle
+import gc
+import os
 import signal
-import struct
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from select import select as wait_for
+from typing import Final
 
+from codecache.frames import Frames, frame
 from codecache.pool import Compiler
 from codecache.store import Store
-from codecache.types import CompileFailure
-from codecache.worker import frame
+from ir.carry import CarriedRegion
 from ir.probes import CompiledProbe
 from jit import datafile
 from jit.builtcache import plan_key
-from jit.compiled import Result, compiled_whole
+from jit.compiled import Result, compile_regions, compiled_whole
 from jit.layout import CompiledFunction
 from jit.live import stored
+from jit.live.improver import Improver, Wanted
 from jit.live.plan import LiveFunction, ModulePlan
 from jit.live.waiting import intrusive, waits
-from jit.prepare import Clock, CounterUpdate, LivenessMode, Options, Planned, load_probes, prepare
-from jit.regions import AnyRegion
+from jit.prepare import Clock, CounterUpdate, LivenessMode, Options, Planned, Work, load_probes, prepare
 from jit.specs import select
 from jit.tracepoints import Spec
 from lifter.errors import ProbeloomError, Refusal
 from lifter.image.load import open_image
 from lifter.image.types import Image
 
-_LENGTH: Final = struct.Struct("<Q")
-_NOT_COMPILED: Final = CompileFailure("it was never compiled")
+_IDLE: Final = 0.01
+"""Seconds without a request until there is time for what nobody waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,8 @@ class Made:
     module: int
     function: int
     result: CompiledFunction | Refusal
+    is_better: bool = False
+    """Whether it comes after another answer, whose code it shall replace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +136,8 @@ class _Module:
         self.made: dict[int, CompiledFunction] = {}
         self.changed = False
         """Whether `made` has functions that the store has not."""
+        self.hasty: dict[int, None] = {}
+        """Functions in `made` that LLVM makes better code of."""
         self._planned: dict[int, Planned] = {}
         self._refusals: list[Refusal] = []
 
@@ -177,21 +186,31 @@ class _Module:
             return known
         if not self._planned:
             self.analyse()
-        work = self._planned[address].lower()
-        results = _compile(compiler, work.code.all_regions)
-        made = compiled_whole(self.image, work, results)
+        work = self._planned[address].lower(in_haste=True)
+        carried = [region for region in work.code.all_regions if isinstance(region, CarriedRegion)]
+        hasty = any(region.provisional for region in carried)
+        if hasty and len(carried) < len(work.code.all_regions):  # LLVM is needed all the same
+            work, hasty = self.work(address), False
+        made = compiled_whole(self.image, work, compile_regions(compiler, work.code.all_regions))
         if isinstance(made, CompiledFunction):
             self.made[address] = made
             self.changed = True
+            if hasty:
+                self.hasty[address] = None
         return made
 
+    def work(self, address: int) -> Work:
+        """A function as it shall be in the end."""
+        return self._planned[address].lower()
 
-def _compile(compiler: Compiler, regions: Iterable[AnyRegion]) -> list[Result]:
-    sources = [region.source for region in regions]
-    results: list[Result] = [_NOT_COMPILED] * len(sources)
-    for index, result in compiler.compile_all(sources):
-        results[index] = result
-    return results
+    def improve(self, work: Work, results: Sequence[Result]) -> CompiledFunction | None:
+        """A function's better code; None if it cannot be used."""
+        made = compiled_whole(self.image, work, results)
+        if isinstance(made, Refusal):
+            return None
+        self.made[made.entry] = made
+        self.changed = True
+        return made
 
 
 class _Builder:
@@ -202,6 +221,9 @@ class _Builder:
         self.answer = answer
         self.store = Store.open() if settings.use_cache else None
         self.compiler = Compiler(settings.jobs, self.store)
+        self.improver: Improver | None = None
+        self.improving = 0
+        """Functions that are with the improver."""
         self.modules: dict[int, _Module] = {}
         self.images: dict[str, Image] = {}
         self.known: dict[str, CompiledProbe] = {}
@@ -238,7 +260,8 @@ class _Builder:
         plan = module.plan
         if plan is None or request.is_running:
             module.changed = plan is None
-            self.compiler.start()
+            if any(spec.action != "count" or spec.guarded for spec in specs):
+                self.compiler.start()  # such first calls wait for LLVM
             plan = module.analyse()
         return Opened(request.module, request.name, matched, unmatched, plan, tuple(module.made.values()))
 
@@ -257,8 +280,44 @@ class _Builder:
         else:
             raise TypeError(f"no request: {request!r}")
 
+    @property
+    def has_hasty(self) -> bool:
+        """Whether there is something to do when nobody asks for anything."""
+        return any(module.hasty for module in self.modules.values())
+
+    def begin_to_improve(self) -> None:
+        """Have LLVM compile the next of the functions that were made in haste."""
+        if self.improver is None:
+            self.improver = Improver(Compiler(self.settings.jobs, self.store))
+        number, module = next((number, module) for number, module in self.modules.items() if module.hasty)
+        address = next(iter(module.hasty))
+        del module.hasty[address]
+        self.improver.want(Wanted(number, module.work(address)))
+        self.improving += 1
+
+    def improved(self) -> None:
+        """Send the better code that is there, at least one function's."""
+        assert self.improver is not None
+        for wanted, results in self.improver.made():
+            self.improving -= 1
+            better = self.modules[wanted.module].improve(wanted.work, results)
+            if better is not None:
+                self.answer(Made(wanted.module, better.entry, better, is_better=True))
+
+    def finish(self) -> None:
+        """When nobody asks any more: make all code as good as it gets, for the store."""
+        if self.store is None:
+            return
+        self.answer = lambda message: None
+        while self.has_hasty:
+            self.begin_to_improve()
+        while self.improving:
+            self.improved()
+
     def close(self) -> None:
         """Keep what was made, and end the compilers."""
+        if self.improver is not None:
+            self.improver.close()
         if self.store is not None:
             for module in self.modules.values():
                 module.keep(self.store)
@@ -266,32 +325,53 @@ class _Builder:
         self.compiler.close()
 
 
-def _read(stream: BinaryIO) -> object | None:
-    head = stream.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        return None
-    content = stream.read(*_LENGTH.unpack(head))
-    request: object = pickle.loads(content)
-    return request
+def _serve(builder: _Builder, descriptor: int, frames: Frames) -> None:
+    while True:
+        improver = builder.improver
+        watched = [descriptor] if improver is None else [descriptor, improver.fileno()]
+        ready, _, _ = wait_for(watched, [], [], _IDLE if builder.has_hasty else None)
+        if descriptor in ready:
+            content = os.read(descriptor, 1 << 20)
+            if not content:
+                return
+            for request in frames.feed(content):
+                builder.serve(request)
+        elif ready:
+            builder.improved()
+        else:
+            builder.begin_to_improve()
 
 
 def main() -> None:
     """Serve what comes in until there is no more."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP):  # the terminal's are the target's and the tracer's
         signal.signal(number, signal.SIG_IGN)
+    # Regions come and go without reference cycles, and a thread of the target may be waiting.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     out = sys.stdout.buffer
+    builder: _Builder | None = None
 
     def answer(message: object) -> None:
         out.write(frame(message))
         out.flush()
 
-    settings = _read(sys.stdin.buffer)
-    if not isinstance(settings, Settings):
-        return
-    builder = _Builder(settings, answer)
     try:
-        while (request := _read(sys.stdin.buffer)) is not None:
+        frames = Frames()
+        requests: list[object] = []
+        while not requests:
+            content = os.read(sys.stdin.fileno(), 1 << 20)
+            if not content:
+                return
+            requests = frames.feed(content)
+        settings, *requests = requests
+        if not isinstance(settings, Settings):
+            raise TypeError(f"no settings: {settings!r}")
+        builder = _Builder(settings, answer)
+        for request in requests:
             builder.serve(request)
+        _serve(builder, sys.stdin.fileno(), frames)
+        builder.finish()
     except BrokenPipeError:
         pass  # nobody waits for the answer any more
     except Exception as failure:
@@ -300,4 +380,5 @@ def main() -> None:
         answer(Failed("".join(traceback.format_exception(failure))))
         raise
     finally:
-        builder.close()
+        if builder is not None:
+            builder.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -83,6 +84,7 @@ class Instrumentation:
             module.on_code = self.symbols.add
         with self.target.stopped():
             module.arm(self.target)
+            self._show_dump(module)
             self._books.enter(module.number, module.data, module.counters)
             self._make_wait(module)
             self._take_over(module, before)
@@ -100,6 +102,11 @@ class Instrumentation:
                 raise
         self.statistics.from_store += len(opened.ready)
         self._ask_for_called(module)
+
+    def _show_dump(self, module: LiveModule) -> None:
+        if self.symbols is not None and self.symbols.dump is not None and module.area is not None:
+            with suppress(OSError):  # the files are written later, and what is wrong with that is told then
+                self.symbols.dump.show(self.target, module.area.start)
 
     def switch(self, off: set[Spec]) -> None:
         """Let the actions of all guarded specs run, but for those that are `off`."""
@@ -146,11 +153,18 @@ class Instrumentation:
 
     def made(self, answer: Made) -> str:
         """Install a function that was asked for, if it was asked for here. Returns its name if it was installed."""
-        since = self._waiting.pop((answer.module, answer.function), None)
         module = self.modules.get(answer.module)
-        if since is None or module is None:
+        if module is None:
             return ""
         item = module.functions[answer.function]
+        since = self._waiting.pop((answer.module, answer.function), None)
+        if answer.is_better:
+            self._blocked = [other for other in self._blocked if not _is_of_same(other, answer)]
+            if since is None and item.state is State.INSTRUMENTED:
+                since = 0.0
+        if since is None:
+            return ""
+        is_first = item.state is not State.INSTRUMENTED
         if isinstance(answer.result, CompiledFunction):
             if not module.is_active:
                 # The memory to compare with may hold the jumps of the plan that is in force instead. Who came here
@@ -168,12 +182,12 @@ class Instrumentation:
             except TargetBusyError:
                 self._keep(answer, since)
                 return ""
-            self.statistics.installed += 1
+            self.statistics.installed += is_first
         else:
             module.refuse(item, answer.result)
             self._let_go(item.page, item.state)
         self._note_waited(since)
-        return item.function.name if item.state is State.INSTRUMENTED else ""
+        return item.function.name if is_first and item.state is State.INSTRUMENTED else ""
 
     def _note_waited(self, since: float) -> None:
         if since:
@@ -257,6 +271,8 @@ class Instrumentation:
         with self.target.stopped():
             for number in [*self.modules]:
                 self.discard(number)
+            if self.symbols is not None and self.symbols.dump is not None:
+                self.symbols.dump.hide(self.target)
 
     def _forget(self, number: int) -> None:
         self._pages = {page: at for page, at in self._pages.items() if at[0] != number}
@@ -297,3 +313,7 @@ class Instrumentation:
             copy._make_wait(own)
             copy._ask_for_called(own)
         return copy
+
+
+def _is_of_same(one: Made, other: Made) -> bool:
+    return (one.module, one.function) == (other.module, other.function)

@@ -92,8 +92,8 @@ class LiveModule:
         """Where each region's code begins, in order, and what it is."""
         self.is_active = True
         """Whether its writes stand over the code."""
-        self.on_code: Callable[[int, int, str], None] = lambda address, size, name: None
-        """Called with address, size and name of what is placed in the code cache."""
+        self.on_code: Callable[[int, bytes, str], None] = lambda address, code, name: None
+        """Called with address, content and name of what is placed in the code cache."""
 
     # Beginning
 
@@ -162,8 +162,8 @@ class LiveModule:
     # Functions
 
     def install(self, target: Target, made: Iterable[CompiledFunction], *, fresh: bool) -> None:
-        """Place the code of functions and lead there. All threads are stopped, and the plan is in force. Raises
-        TargetBusyError if a thread stands in the way, and nothing is changed.
+        """Place the code of functions and lead there, instead of other code of theirs if they have it. All threads are
+        stopped, and the plan is in force. Raises TargetBusyError if a thread stands in the way, and nothing is changed.
 
         `fresh` promises that none of them has ever been in the original code of these functions; otherwise what cannot
         be written yet is left for `finish`.
@@ -178,7 +178,8 @@ class LiveModule:
             item = self.functions[compiled.entry]
             placed = self._place(area, compiled)
             if placed is None:
-                self._refuse(item, "the code cache is full")
+                if item.state is not State.INSTRUMENTED:
+                    self._refuse(item, "the code cache is full")
                 continue
             at, code, places = placed
             writes = self._writes(target, item, compiled, places)
@@ -186,7 +187,7 @@ class LiveModule:
             if wrong is not None:
                 self._leave(item, wrong)
                 continue
-            late = tuple(write for write in writes if write.address - self.bias in item.function.intrusive)
+            late = self._late(item, writes)
             now = [write for write in writes if write not in late]
             first += now
             ready.append(_Ready(item, compiled, at, code, places, now, late))
@@ -199,13 +200,19 @@ class LiveModule:
                 raise
         for new in ready:
             memory.write(new.at, new.code)
-            self.on_code(new.at, len(new.code), new.item.function.name)
+            self.on_code(new.at, new.code, new.item.function.name)
             if new.item.stub is not None:
                 self._open_stub(target, new.item, new.compiled, new.places)
             new.item.writes, new.item.late = self._kept(new.item, new.now), new.late
             new.item.state = State.INSTRUMENTED
         write_all(memory, first)
         self._finish(target, [new.item for new in ready if new.late], fresh)
+
+    def _late(self, item: Instrumented, writes: Sequence[Write]) -> tuple[Write, ...]:
+        """Those of `writes` under which threads may run original code: not where there is a jump already."""
+        jumps = {write.address for write in item.writes}
+        intrusive = item.function.intrusive
+        return tuple(w for w in writes if w.address not in jumps and w.address - self.bias in intrusive)
 
     def finish(self, target: Target) -> None:
         """Write what could not be written yet, where it can be now. All threads are stopped."""

@@ -188,7 +188,7 @@ class Supervisor:
         space = Space(Instrumentation(target, faults, self._ask, self.books), faults, is_own, is_new, main)
         space.instrumentation.off = self._off
         if self._name_code:
-            space.instrumentation.symbols = SymbolFiles(target.pid)
+            space.instrumentation.symbols = SymbolFiles.of(target.pid)
         self._add(space)
         if is_new:
             space.hold.enter_context(target.stopped())
@@ -386,7 +386,8 @@ class Supervisor:
     def _on_made(self, answer: Made) -> None:
         opened = self._opened.get(answer.module)
         if opened is not None and isinstance(answer.result, CompiledFunction):
-            self._opened[answer.module] = replace(opened, ready=(*opened.ready, answer.result))
+            others = [function for function in opened.ready if function.entry != answer.function]
+            self._opened[answer.module] = replace(opened, ready=(*others, answer.result))
         for space in [*self.spaces.values()]:
             with suppress(TargetGoneError):
                 name = space.instrumentation.made(answer)

@@ -1,7 +1,8 @@
-"""Names for code in the cache: a map for perf, and a symbol file for gdb.
+"""Names for code in the cache: a map and a dump for perf, and a symbol file for gdb.
 
 perf reads /tmp/perf-PID.map by itself: a line of address, size and name a function. gdb is given the other file with
-`add-symbol-file /tmp/probeloom-PID.symbols` (it is an ELF file with nothing but symbols at absolute addresses).
+`add-symbol-file /tmp/probeloom-PID.symbols` (it is an ELF file with nothing but symbols at absolute addresses). The
+dump, /tmp/jit-PID.dump, is for `perf inject --jit` (see `jit.live.jitdump`); children made by fork have none.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from jit.atomicfile import replacing
+from jit.live.jitdump import JitDump
 
 _SUFFIX: Final = " [probeloom]"
 _EHDR: Final = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -26,10 +28,12 @@ _SECTION_NAMES: Final = b"\0.text\0.symtab\0.strtab\0"
 
 @dataclass(slots=True)
 class SymbolFiles:
-    """Both files of one process."""
+    """The files of one process."""
 
     pid: int
     directory: Path = Path("/tmp")
+    dump: JitDump | None = None
+    """None in a child: it has its parent's mapped."""
     _known: list[tuple[int, int, str]] = field(default_factory=list)
     _written: int = 0
 
@@ -43,16 +47,26 @@ class SymbolFiles:
         """The ELF file for gdb."""
         return self.directory / f"probeloom-{self.pid}.symbols"
 
-    def add(self, address: int, size: int, name: str) -> None:
+    @staticmethod
+    def of(pid: int) -> SymbolFiles:
+        """Those of a process that is followed from now on."""
+        files = SymbolFiles(pid)
+        files.dump = JitDump(files.directory / f"jit-{pid}.dump", pid)
+        return files
+
+    def add(self, address: int, code: bytes, name: str) -> None:
         """Name a piece of code. A newline in a name (there is none in C) would end the line."""
-        self._known.append((address, size, name.replace("\n", " ") + _SUFFIX))
+        name = name.replace("\n", " ") + _SUFFIX
+        self._known.append((address, len(code), name))
+        if self.dump is not None:
+            self.dump.add(address, code, name)
 
     def of_child(self, pid: int) -> SymbolFiles:
         """Those of a child, whose memory is a copy."""
-        return SymbolFiles(pid, self.directory, list(self._known))
+        return SymbolFiles(pid, self.directory, None, list(self._known))
 
     def write(self) -> None:
-        """Bring both files up to date. Raises OSError."""
+        """Bring the files up to date. Raises OSError."""
         if self._written == len(self._known):
             return
         lines = [f"{address:x} {size:x} {name}\n" for address, size, name in self._known[self._written :]]
@@ -61,6 +75,8 @@ class SymbolFiles:
             file.write("".join(lines))
         with replacing(self.symbol_file) as descriptor, open(descriptor, "wb", closefd=False) as symbols:
             symbols.write(_elf(self._known))
+        if self.dump is not None:
+            self.dump.write()
         self._written = len(self._known)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
 import select
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,11 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from codecache.worker import frame
+from codecache.frames import Frames, frame
 from jit.live.builder import Build, Failed, Know, Made, Open, Opened, Settings
 from lifter.errors import ProbeloomError
 
-_LENGTH: Final = struct.Struct("<Q")
 _START: Final = "from jit.live.builder import main; main()"
 
 
@@ -35,7 +32,7 @@ class Workshop:
         assert self._process.stdout is not None
         self._out = self._process.stdout.fileno()
         os.set_blocking(self._out, False)
-        self._received = bytearray()
+        self._received = Frames()
         self._send(settings)
 
     def fileno(self) -> int:
@@ -63,20 +60,13 @@ class Workshop:
         yield from found
 
     def _arrived(self) -> Iterator[Opened | Made]:
-        while True:
-            try:
-                content = os.read(self._out, 1 << 20)
-            except BlockingIOError:
-                break
-            if not content:
-                raise ProbeloomError("the process that compiles has ended")
-            self._received += content
-        while len(self._received) >= _LENGTH.size:
-            end = _LENGTH.size + _LENGTH.unpack_from(self._received)[0]
-            if len(self._received) < end:
-                return
-            answer: object = pickle.loads(memoryview(self._received)[_LENGTH.size : end])
-            del self._received[:end]
+        try:
+            content = os.read(self._out, 1 << 20)
+        except BlockingIOError:
+            return
+        if not content:
+            raise ProbeloomError("the process that compiles has ended")
+        for answer in self._received.feed(content):
             if isinstance(answer, Failed):
                 raise ProbeloomError(f"the process that compiles failed: {answer.text}")
             assert isinstance(answer, Opened | Made)
