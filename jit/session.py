@@ -25,7 +25,7 @@ from typing import Any, Final, Literal
 from ir.probes import Probe
 from jit.live.builder import Settings
 from jit.live.news import News
-from jit.live.server import Answer, Do, Start, receive, send
+from jit.live.server import Answer, Channel, Do, Start
 from jit.report import Report, Row
 from jit.specs import parse_spec
 from jit.tracepoints import Spec
@@ -91,7 +91,8 @@ class Session:
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "PYTHONPATH": path},
             )
-        self._channel = ours
+        self._channel = Channel(ours)
+        self._asked = 0
         self._news: deque[News] = deque()
         self._held = bool(start.argv)
         self._next = 0
@@ -100,8 +101,8 @@ class Session:
             # Where only children may be traced (kernel.yama.ptrace_scope = 1), this one says who else may.
             ctypes.CDLL(None).prctl(_PR_SET_PTRACER, self._process.pid, 0, 0, 0)
         try:
-            send(self._channel, start)
-            self.pid: int = self._answer()
+            self._channel.send(start)
+            self.pid: int = self._answer(0)
             """The process."""
         except BaseException:
             self._close()
@@ -178,16 +179,14 @@ class Session:
                 yield news
                 if news.pid == self.pid and news.kind in ("exited", "killed"):
                     return
-            self._channel.settimeout(seconds)
             try:
-                message = receive(self._channel)
+                message = self._channel.receive(seconds)
             except TimeoutError:
                 return
-            finally:
-                self._channel.settimeout(None)
             if message is None:
                 return
-            self._news.append(message)
+            if isinstance(message, News):
+                self._news.append(message)
 
     def wait(self) -> int:
         """Let the process run to its end. Returns its exit status, negative for a signal."""
@@ -220,15 +219,18 @@ class Session:
         self._process.wait()
 
     def _ask(self, what: str, *arguments: Any) -> Any:
-        send(self._channel, Do(what, arguments))
-        return self._answer()
+        self._asked += 1
+        self._channel.send(Do(self._asked, what, arguments))
+        return self._answer(self._asked)
 
-    def _answer(self) -> Any:
+    def _answer(self, number: int) -> Any:
         while True:
-            message = receive(self._channel)
+            message = self._channel.receive()
             if isinstance(message, News):
                 self._news.append(message)
             elif isinstance(message, Answer):
+                if message.number != number:
+                    continue  # of something that Ctrl-C broke off
                 if message.problem is not None:
                     raise message.problem
                 return message.value

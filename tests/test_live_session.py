@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import random
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +176,39 @@ def test_a_library_of_this_process(tmp_path: Path) -> None:
         assert [library.thrice(5), library.twice(4)] == [15, 8]
         assert {row.tracepoint.function: row.count for row in handle.rows()} == {"twice": 2, "thrice": 1}
     assert library.thrice(6) == 18
+
+
+INTERRUPTED = """
+import signal, sys
+from jit import Session
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+with Session.attach(int(sys.argv[1])) as session:
+    handle = session.instrument("entry:work")
+    for _ in range(20):
+        try:
+            print("ready", flush=True)
+            while True: handle.rows()
+        except KeyboardInterrupt:
+            pass
+    handle.disable()
+    counted = handle.count()
+    assert counted and counted == handle.count()
+assert session.reports()[0].rows
+print("fine")
+"""
+
+
+def test_ctrl_c_mixes_up_no_answers(hammer: Path) -> None:
+    pauses = random.Random(1)
+    with running(hammer, 2) as process:
+        command = [sys.executable, "-c", INTERRUPTED, str(process.pid)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as script:
+            assert script.stdout is not None
+            for line in script.stdout:
+                if line == b"ready\n":
+                    time.sleep(pauses.uniform(0, 0.05))
+                    script.send_signal(signal.SIGINT)
+            assert line == b"fine\n" and script.wait() == 0
 
 
 def test_wrong_use_is_told(hammer: Path) -> None:

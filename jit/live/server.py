@@ -1,22 +1,21 @@
 """The process behind a `Session`: the tracer, told what to do over a socket.
 
 A process cannot trace itself, and the user's program may have threads and children of its own, so the tracer is another
-process. Frames are an 8-byte length and a pickle, between two processes of one user and one program.
+process.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import socket
-import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from codecache.worker import frame
+from codecache.frames import Frames, frame
 from jit.live.builder import Settings
 from jit.live.control import Control
 from jit.live.news import News
@@ -26,7 +25,7 @@ from jit.report import Report
 from jit.tracepoints import Spec
 from lifter.errors import ProbeloomError
 
-_LENGTH: Final = struct.Struct("<Q")
+_CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,7 @@ class Start:
 class Do:
     """Every other message: a method of `_Server` with its arguments."""
 
+    number: int
     what: str
     arguments: tuple[Any, ...] = ()
 
@@ -53,41 +53,57 @@ class Do:
 class Answer:
     """The answer to each message."""
 
+    number: int
+    """That of the `Do`; 0 for the answer to `Start`."""
     value: Any = None
     problem: ProbeloomError | None = None
 
 
-def send(channel: socket.socket, message: object) -> None:
-    """Send one message."""
-    channel.sendall(frame(message))
+class Channel:
+    """Messages to and from the other side."""
 
+    def __init__(self, end: socket.socket) -> None:
+        self.socket = end
+        self._frames = Frames()
+        self._messages: deque[object] = deque()
 
-def receive(channel: socket.socket) -> Any:
-    """The next message; None when the other side is gone."""
-    head = _exactly(channel, _LENGTH.size)
-    if head is None:
-        return None
-    content = _exactly(channel, *_LENGTH.unpack(head))
-    return None if content is None else pickle.loads(content)
+    def send(self, message: object) -> None:
+        """Send one message. Raises OSError."""
+        self.socket.sendall(frame(message))
 
+    def receive(self, timeout: float | None = None) -> Any:
+        """The next message; None when the other side is gone. Raises TimeoutError.
 
-def _exactly(channel: socket.socket, size: int) -> bytes | None:
-    parts = bytearray()
-    while len(parts) < size:
+        Ctrl-C in between loses nothing: the message comes next time.
+        """
+        self.socket.settimeout(timeout)
         try:
-            part = channel.recv(size - len(parts))
-        except ConnectionResetError:
-            return None
-        if not part:
-            return None
-        parts += part
-    return bytes(parts)
+            while not self._messages:
+                try:
+                    content = self.socket.recv(_CHUNK)
+                except ConnectionResetError:
+                    return None
+                if not content:
+                    return None
+                self._messages += self._frames.feed(content)
+        finally:
+            self.socket.settimeout(None)
+        return self._messages.popleft()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a message has come that was not asked for yet."""
+        return bool(self._messages)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.socket.close()
 
 
 class _Server:
     """Does what the session asks."""
 
-    def __init__(self, channel: socket.socket, start: Start) -> None:
+    def __init__(self, channel: Channel, start: Start) -> None:
         self.channel = channel
         self.specs: dict[int, Spec] = {}
         """By the number of the handle."""
@@ -99,21 +115,30 @@ class _Server:
             self.supervisor.spawn(start.argv, hold=True)
         else:
             self.supervisor.attach(start.pid)
-        self.supervisor.watch(channel.fileno(), self._serve)
+        self.supervisor.watch(channel.socket.fileno(), self._serve)
         self.control = Control(self.supervisor)
 
     def _tell(self, news: News) -> None:
         try:
-            send(self.channel, news)
+            self.channel.send(news)
         except OSError:
             self.supervisor.stopping = True
 
     def _serve(self) -> None:
-        request = receive(self.channel)
-        if request is None:
-            self.supervisor.stopping = True
-            return
-        send(self.channel, _answer(lambda: getattr(self, request.what)(*request.arguments)))
+        while True:
+            request = self.channel.receive()
+            if request is None:
+                self.supervisor.stopping = True
+                return
+            self.channel.send(self._answer(request))
+            if not self.channel.has_more:
+                return
+
+    def _answer(self, request: Do) -> Answer:
+        try:
+            return Answer(request.number, getattr(self, request.what)(*request.arguments))
+        except ProbeloomError as problem:
+            return Answer(request.number, problem=problem)
 
     def run(self) -> None:
         """Serve until the session ends."""
@@ -185,26 +210,19 @@ class _Server:
         return self.supervisor.books.reports()
 
 
-def _answer(action: Callable[[], Any]) -> Answer:
-    try:
-        return Answer(action())
-    except ProbeloomError as problem:
-        return Answer(problem=problem)
-
-
 def main() -> None:
     """Serve the session whose socket is the descriptor that the first argument names."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP):  # the terminal's are the user's program's
         signal.signal(number, signal.SIG_IGN)
-    channel = socket.socket(fileno=int(sys.argv[1]))
-    os.set_inheritable(channel.fileno(), False)
-    start = receive(channel)
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    os.set_inheritable(channel.socket.fileno(), False)
+    start = channel.receive()
     if not isinstance(start, Start):
         return
     try:
         server = _Server(channel, start)
     except ProbeloomError as problem:
-        send(channel, Answer(problem=problem))
+        channel.send(Answer(0, problem=problem))
         return
-    send(channel, Answer(server.supervisor.first_pid))
+    channel.send(Answer(0, server.supervisor.first_pid))
     server.run()
