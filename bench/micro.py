@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import statistics
+import sys
 import tempfile
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +36,17 @@ class Cost:
     calls: int
 
 
+def _live(spec: str, workload: Workload, setup: Setup) -> Command:
+    run = (sys.executable, "-m", "jit", "run", "--probe", spec, "--output", os.devnull, "--")
+    return Command((*run, str(build(workload, setup.cache))), {"PYTHONPATH": str(Path(__file__).parent.parent)})
+
+
+_LIVE: Final = (
+    Contender("probeloom block (live)", "blocks", partial(_live, "block:*")),
+    Contender("probeloom entry (live)", "entries", partial(_live, "entry:*")),
+)
+
+
 def _uprobe(returns: bool, workload: Workload, setup: Setup) -> Command:
     perf = found("perf", "linux-perf")
     program = build(workload, setup.cache)
@@ -62,7 +74,7 @@ _KERNEL: Final = (
 
 def contenders() -> list[tuple[Contender, float]]:
     """Who takes part, and with which share of the calls."""
-    fast = [*own("abi"), *COMPILERS]
+    fast = [*own("abi"), *_LIVE, *COMPILERS]
     return [
         *((c, 1.0) for c in fast),
         *((c, _SHARES["slow"]) for c in BINARY_TOOLS),
