@@ -17,7 +17,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import translate
 from functools import lru_cache
 from pathlib import Path
@@ -124,14 +124,6 @@ def _beside(path: Path, spec: Spec) -> Spec:
     return replace(spec, action=f"{path.parent / file}:{name}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Named:
-    """A function with all names it answers to."""
-
-    function: Function
-    names: tuple[str, ...]
-
-
 def names_of(function: Function) -> tuple[str, ...]:
     """Every name a pattern is compared with, without repetition, raw name first."""
     names = [function.name, *function.aliases]
@@ -171,23 +163,41 @@ def _without_result(name: str) -> str:
     return name
 
 
-def select(pattern: str, functions: Iterable[Function]) -> tuple[Function, ...]:
-    """The functions that FUNCTION of a spec means, in their order; () for none."""
-    if pattern == "*":
-        return tuple(functions)
-    if _ADDRESS.fullmatch(pattern):
-        address = int(pattern, 16)
-        return tuple(f for f in functions if f.address <= address < max(f.end, f.address + 1))
-    return _select_named(pattern, [_Named(function, names_of(function)) for function in functions])
+class Names:
+    """The functions of a file by all the names that they answer to."""
+
+    def __init__(self, functions: Sequence[Function]) -> None:
+        self._functions = functions
+        self._known: dict[str, list[int]] | None = None
+
+    def select(self, pattern: str) -> tuple[Function, ...]:
+        """The functions that FUNCTION of a spec means, in their order; () for none."""
+        if pattern == "*":
+            return tuple(self._functions)
+        if _ADDRESS.fullmatch(pattern):
+            address = int(pattern, 16)
+            return tuple(f for f in self._functions if f.address <= address < max(f.end, f.address + 1))
+        exact = self._by_name.get(pattern, [])
+        found: Iterable[int] = exact
+        if any(character in pattern for character in "*?["):
+            glob = re.compile(translate(pattern)).match
+            matching = {index for name, indices in self._by_name.items() if glob(name) for index in indices}
+            found = sorted(matching) if len(matching) > len(exact) else exact
+        return tuple(self._functions[index] for index in found)
+
+    @property
+    def _by_name(self) -> dict[str, list[int]]:
+        if self._known is None:
+            self._known = {}
+            for index, function in enumerate(self._functions):
+                for name in names_of(function):
+                    self._known.setdefault(name, []).append(index)
+        return self._known
 
 
-def _select_named(pattern: str, named: Sequence[_Named]) -> tuple[Function, ...]:
-    exact = tuple(entry.function for entry in named if pattern in entry.names)
-    if not any(character in pattern for character in "*?["):
-        return exact
-    glob = re.compile(translate(pattern)).match
-    found = tuple(entry.function for entry in named if any(map(glob, entry.names)))
-    return found if len(found) > len(exact) else exact
+def select(pattern: str, functions: Sequence[Function]) -> tuple[Function, ...]:
+    """What `Names.select` finds, for one pattern."""
+    return Names(functions).select(pattern)
 
 
 def match(specs: Sequence[Spec], functions: Sequence[Function]) -> Mapping[Spec, tuple[Function, ...]]:
@@ -195,14 +205,10 @@ def match(specs: Sequence[Spec], functions: Sequence[Function]) -> Mapping[Spec,
 
     Raises RefusedError for specs that match nothing, naming them and what might have been meant.
     """
-    named: list[_Named] | None = None
+    names = Names(functions)
     chosen: dict[Spec, tuple[Function, ...]] = {}
     for spec in specs:
-        if spec.pattern == "*" or _ADDRESS.fullmatch(spec.pattern):
-            found = select(spec.pattern, functions)
-        else:
-            named = named or [_Named(function, names_of(function)) for function in functions]
-            found = _select_named(spec.pattern, named)
+        found = names.select(spec.pattern)
         if not found:
             raise RefusedError(f"'{spec}' matches no function{_suggestion(spec.pattern, functions)}")
         if spec.point is Point.INSN and spec.offset is None:

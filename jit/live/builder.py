@@ -34,7 +34,7 @@ from jit.live.improver import Improver, Wanted
 from jit.live.plan import LiveFunction, ModulePlan
 from jit.live.waiting import intrusive, waits
 from jit.prepare import Clock, CounterUpdate, LivenessMode, Options, Planned, Work, load_probes, prepare
-from jit.specs import select
+from jit.specs import Names
 from jit.tracepoints import Spec
 from lifter.errors import ProbeloomError, Refusal
 from lifter.image.load import open_image
@@ -233,7 +233,8 @@ class _Builder:
         image = self.images.get(request.path)
         if image is None:
             image = self.images[request.path] = replace(open_image(request.path), path=Path(request.name))
-        named = {spec: select(spec.pattern, image.functions) for spec in request.specs}
+        names = Names(image.functions)
+        named = {spec: names.select(spec.pattern) for spec in request.specs}
         matched = {spec: frozenset(f.demangled for f in found) for spec, found in named.items() if found}
         specs = tuple(matched)
         unmatched = tuple(spec for spec in request.specs if spec not in matched)
