@@ -57,12 +57,6 @@ func (n *node) sum() int {
 	return n.left.sum()*3 ^ n.right.sum() + n.value
 }
 
-//go:noinline
-func broken(n *node) (caught bool) {
-	defer func() { caught = recover() != nil }()
-	return n.value == 0
-}
-
 func main() {
 	var stop atomic.Bool
 	var wait sync.WaitGroup
@@ -74,13 +68,12 @@ func main() {
 			defer wait.Done()
 			for turn := 0; !stop.Load(); turn++ {
 				if grow(8, turn%8).sum() != work[turn%8] { os.Exit(1) }
-				if MAY_FAULT && turn%16 == 0 && !broken(nil) { os.Exit(2) }
 				if turn%64 == 0 { runtime.GC() }
 			}
 		}()
 	}
 	fmt.Println("begun")
-	bufio.NewReader(os.Stdin).ReadString('\n')
+	bufio.NewReader(os.Stdin).ReadString('\\n')
 	stop.Store(true)
 	wait.Wait()
 	os.Exit(7)
@@ -136,8 +129,7 @@ def targets(directory: Path) -> list[Target]:
     go = tool_path("go")
     if go is not None:
         source = directory / "trees.go"
-        # After its tracer was killed, a nil dereference in an instrumented function ends a Go program.
-        source.write_text(GO.replace("MAY_FAULT", "false"))
+        source.write_text(GO)
         cache = f"{os.environ.get('BUILT', directory)}/go-cache"
         environment = {**os.environ, "GO111MODULE": "off", "GOCACHE": cache, "CGO_ENABLED": "0"}
         subprocess.run([go, "build", "-o", directory / "trees", source], check=True, env=environment)
@@ -338,6 +330,7 @@ def main() -> int:
     parser.add_argument("--interrupt", action="store_true", help="Ctrl-C in place of SIGKILL")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="c, go, python: all by default")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and theirs
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     harmed = 0
     with tempfile.TemporaryDirectory() as place:
