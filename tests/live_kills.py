@@ -154,6 +154,8 @@ class Campaign:
         self.environment = {**os.environ, **tool.environment}
         self.moments: Counter[str] = Counter()
         """What the tracer was at when it was killed."""
+        self.seconds = 0.0
+        """For how long the target was traced by `beside`."""
 
     def attach(self, pid: int, cached: bool) -> subprocess.Popen[bytes]:
         """`probeloom attach`, for a moment."""
@@ -175,28 +177,35 @@ class Campaign:
         )
 
     def beside(self, begin: Callable[[int, bool], subprocess.Popen[bytes]], cached: bool, after: float) -> str:
-        """Start the target, `begin` to trace it, and kill that after so many seconds. Returns what went wrong."""
+        """Start the target, `begin` to trace it, and kill that after so many seconds. Returns what went wrong.
+
+        The seconds count from when it is traced.
+        """
         with subprocess.Popen(self.target.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             if process.stdout.readline() != b"begun\n":
                 return "it did not begin"
             tracer = begin(process.pid, cached)
+            _await(lambda: _is_traced(process.pid) or tracer.poll() is not None)
+            start = time.monotonic()
             with suppress(subprocess.TimeoutExpired):
                 tracer.wait(after)
+            self.seconds = time.monotonic() - start
             self.moments[_moment(process.pid, tracer)] += 1
             problem = self._kill(tracer, alone=begin == self.attach)
             time.sleep(0.1)
             return _end(process) or problem
 
     def under_run(self, cached: bool, after: float) -> str:
-        """Start the target under `run`, and kill that."""
+        """Start the target under `run`, and kill that so many seconds after the target is there."""
         command = [*self.tool.command, "run", *self._options(cached), "--", *self.target.command]
         quiet = subprocess.DEVNULL
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, env=self.environment, cwd=ROOT
         ) as tracer:
+            _await(lambda: bool(self._started(tracer)) or tracer.poll() is not None)
             time.sleep(after)
-            orphans = [pid for pid in _children(tracer.pid) if _command_of(pid) == list(self.target.command)]
+            orphans = self._started(tracer)
             self.moments[_moment(orphans[0], tracer) if orphans else "before"] += 1
             tracer.send_signal(self.signal)
             if self.signal == signal.SIGKILL:
@@ -213,16 +222,20 @@ class Campaign:
             return ", ".join(problems)
 
     def until_begun(self, cached: bool) -> float:
-        """Seconds until the target has begun under `run`."""
+        """Seconds from when the target is there until it has begun, under `run`."""
         command = [*self.tool.command, "run", *self._options(cached), "--", *self.target.command]
-        begin = time.monotonic()
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=self.environment, cwd=ROOT) as process:
             assert process.stdout is not None
+            _await(lambda: bool(self._started(process)))
+            start = time.monotonic()
             process.stdout.readline()
-            took = time.monotonic() - begin
+            took = time.monotonic() - start
             process.communicate(b"\n", timeout=_PATIENCE)
         return took
+
+    def _started(self, tracer: subprocess.Popen[bytes]) -> list[int]:
+        return [pid for pid in _children(tracer.pid) if _command_of(pid) == list(self.target.command)]
 
     def _kill(self, tracer: subprocess.Popen[bytes], alone: bool) -> str:
         is_over = tracer.poll() is not None
@@ -246,10 +259,20 @@ def _waited(process: subprocess.Popen[bytes]) -> int | None:
         return None
 
 
+def _await(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _is_traced(pid: int) -> bool:
+    return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
+
+
 def _moment(pid: int, tracer: subprocess.Popen[bytes]) -> str:
     if tracer.poll() is not None:
         return "after"
-    if "TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text():
+    if not _is_traced(pid):
         return "before"
     return "with a code cache" if "memfd:probeloom" in Path(f"/proc/{pid}/maps").read_text() else "traced"
 
@@ -298,7 +321,6 @@ def run(campaign: Campaign, how: str, kills: int) -> int:
     ways = {"attach": campaign.attach, "switch": campaign.switch}
     lasts = {}
     for cached in (True, False):
-        begin = time.monotonic()
         if how == "run":
             lasts[cached] = campaign.until_begun(cached) + 0.5
         else:
@@ -306,12 +328,12 @@ def run(campaign: Campaign, how: str, kills: int) -> int:
             if problem:
                 print(f"{campaign.target.name}, {how}, not killed: {problem}", flush=True)
                 return 1
-            lasts[cached] = time.monotonic() - begin
+            lasts[cached] = campaign.seconds
     campaign.moments.clear()
     harmed = 0
     for number in range(kills):
         cached = number % 2 == 0
-        after = campaign.chance.uniform(0.2, lasts[cached])
+        after = campaign.chance.uniform(0, lasts[cached])
         problem = campaign.under_run(cached, after) if how == "run" else campaign.beside(ways[how], cached, after)
         if problem:
             harmed += 1
