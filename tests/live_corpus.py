@@ -4,20 +4,25 @@ python -m tests.live_corpus [NAME...]   all programs (or these) at -O2, by the f
 
 What a block of a program with threads counts may differ from run to run, as may what parts of a C library and of Go's
 runtime count, which depend on where memory lies. Nobody has to know which blocks those are: they are the ones that
-differ between runs of the rewritten program. All others must count the same under `run`.
+differ between runs of the rewritten program, some of which have threads held up. All others must count the same under
+`run`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jit.datafile import read
+from jit.live.errors import TargetGoneError
+from jit.live.target import Target
 from lifter.cfg import build_all
 from lifter.image.load import open_image
 from lifter.instruction import Flow
@@ -71,6 +76,7 @@ class Rewritten:
     directory: Path
     restarts: Mapping[Point, Point]
     """See `in_go`."""
+    has_threads: bool
     environment: Mapping[str, str]
     """The variables that the tool needs under `run`: blocks at the program's start count variables."""
     functions: dict[Point, str] = field(default_factory=dict)
@@ -83,6 +89,27 @@ class Rewritten:
         data = self.directory / "run.data"
         data.unlink(missing_ok=True)
         outcome = corpus.run([self.runner], self.directory, data, self.environment)
+        self._note(data)
+        return outcome
+
+    def run_disturbed(self) -> None:
+        """Run it once more, with some of its threads held up now and then, as first calls do."""
+        data = self.directory / "run.data"
+        data.unlink(missing_ok=True)
+        variables = {"PROBELOOM_DATA": str(data), "PATH": "/usr/bin:/bin", "LC_ALL": "C", "HOME": str(self.directory)}
+        quiet = ["sh", "-c", 'exec "$0" > /dev/null 2>&1 < /dev/null', str(self.runner)]
+        target = Target.spawn(quiet, {**self.environment, **variables}, self.directory)
+        chance = random.Random(self.runs)
+        while not target.tracer.is_done:
+            for _ in target.events(chance.uniform(0, 0.002)):
+                pass
+            with suppress(TargetGoneError), target.stopped():
+                threads = target.tracer.threads_of(target.memory)
+                some = [thread for thread in threads if chance.random() < 0.5]
+                target.tracer.run_for(some, chance.uniform(0, 0.004))
+        self._note(data)
+
+    def _note(self, data: Path) -> None:
         found = read(data)
         counts: dict[Point, int] = {}
         for tracepoint in found.tracepoints:
@@ -92,7 +119,6 @@ class Rewritten:
         for at, count in self._settled(counts).items():
             self.seen.setdefault(at, set()).add(count)
         self.runs += 1
-        return outcome
 
     def _settled(self, counts: dict[Point, int]) -> dict[Point, int]:
         """`counts` as if no function had been begun again."""
@@ -120,7 +146,10 @@ class Rewritten:
                     for at, count in wrong[:5]
                 )
                 return f"{shown}, as in each of {self.runs} runs ({len(wrong)} such blocks)"
-            self.run()
+            if self.has_threads and self.runs % 2:
+                self.run_disturbed()
+            else:
+                self.run()
         return ""
 
     def _wrong(self, found: dict[Point, int]) -> list[tuple[Point, int]]:
@@ -142,7 +171,8 @@ def compare(cell: Cell, tool: Tool, built: Path, directory: Path) -> tuple[str, 
     done = tool("rewrite", program, "-o", instrumented, "--probe", spec(cell), "--counter-placement", "every")
     if done.status:
         return f"rewrite: {done.stderr!r}", 0
-    rewritten = Rewritten(runner, directory, in_go(program) if cell.program.language == "go" else {}, tool.environment)
+    restarts = in_go(program) if cell.program.language == "go" else {}
+    rewritten = Rewritten(runner, directory, restarts, cell.program.threads, tool.environment)
 
     def under(file: Path) -> None:
         runner.unlink(missing_ok=True)
