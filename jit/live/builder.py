@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from pathlib import Path
 from select import select as wait_for
 from typing import Final
@@ -42,6 +43,11 @@ from lifter.image.types import Image
 
 _IDLE: Final = 0.01
 """Seconds without a request until there is time for what nobody waits for."""
+_LOWERING: Final = 25e-6
+"""Seconds that an instruction takes to be lowered, about."""
+_CAUTION: Final = 10
+"""A first call that comes while a function is lowered waits for that, so the builder must have been idle for that many
+times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +142,6 @@ class _Module:
         self.made: dict[int, CompiledFunction] = {}
         self.changed = False
         """Whether `made` has functions that the store has not."""
-        self.hasty: dict[int, None] = {}
-        """Functions in `made` that LLVM makes better code of."""
         self._planned: dict[int, Planned] = {}
         self._refusals: list[Refusal] = []
 
@@ -179,11 +183,11 @@ class _Module:
         self.plan = ModulePlan(segment, not self.image.is_go, tuple(functions), tuple(prepared.refusals), guards)
         return self.plan
 
-    def build(self, address: int, compiler: Compiler) -> CompiledFunction | Refusal:
-        """A function's code."""
+    def build(self, address: int, compiler: Compiler) -> tuple[CompiledFunction | Refusal, int]:
+        """A function's code; and if LLVM makes better code of it, its number of instructions, else 0."""
         known = self.made.get(address)
         if known is not None:
-            return known
+            return known, 0
         if not self._planned:
             self.analyse()
         work = self._planned[address].lower(in_haste=True)
@@ -192,12 +196,11 @@ class _Module:
         if hasty and len(carried) < len(work.code.all_regions):  # LLVM is needed all the same
             work, hasty = self.work(address), False
         made = compiled_whole(self.image, work, compile_regions(compiler, work.code.all_regions))
-        if isinstance(made, CompiledFunction):
-            self.made[address] = made
-            self.changed = True
-            if hasty:
-                self.hasty[address] = None
-        return made
+        if isinstance(made, Refusal):
+            return made, 0
+        self.made[address] = made
+        self.changed = True
+        return made, sum(len(block.instructions) for block in work.plan.graph.blocks.values()) if hasty else 0
 
     def work(self, address: int) -> Work:
         """A function as it shall be in the end."""
@@ -221,6 +224,8 @@ class _Builder:
         self.answer = answer
         self.store = Store.open() if settings.use_cache else None
         self.compiler = Compiler(settings.jobs, self.store)
+        self.hasty: list[tuple[int, int, int]] = []
+        """A heap of the functions that LLVM makes better code of: instructions, module, address."""
         self.improver: Improver | None = None
         self.improving = 0
         """Functions that are with the improver."""
@@ -274,7 +279,9 @@ class _Builder:
             except ProbeloomError as problem:
                 self.answer(Opened(request.module, request.name, {}, (), problem=problem))
         elif isinstance(request, Build):
-            made = self.modules[request.module].build(request.function, self.compiler)
+            made, hasty = self.modules[request.module].build(request.function, self.compiler)
+            if hasty:
+                heappush(self.hasty, (hasty, request.module, request.function))
             self.answer(Made(request.module, request.function, made))
         elif isinstance(request, Know):
             self.known[request.action] = request.probe
@@ -282,18 +289,16 @@ class _Builder:
             raise TypeError(f"no request: {request!r}")
 
     @property
-    def has_hasty(self) -> bool:
-        """Whether there is something to do when nobody asks for anything."""
-        return any(module.hasty for module in self.modules.values())
+    def patience(self) -> float | None:
+        """Seconds without a request after which to `improve_next`; None if there is nothing to improve."""
+        return max(_IDLE, _CAUTION * _LOWERING * self.hasty[0][0]) if self.hasty else None
 
-    def begin_to_improve(self) -> None:
-        """Have LLVM compile the next of the functions that were made in haste."""
+    def improve_next(self) -> None:
+        """Have LLVM compile the smallest of the functions that were made in haste."""
         if self.improver is None:
             self.improver = Improver(Compiler(self.settings.jobs, self.store))
-        number, module = next((number, module) for number, module in self.modules.items() if module.hasty)
-        address = next(iter(module.hasty))
-        del module.hasty[address]
-        self.improver.want(Wanted(number, module.work(address)))
+        _, number, address = heappop(self.hasty)
+        self.improver.want(Wanted(number, self.modules[number].work(address)))
         self.improving += 1
 
     def improved(self) -> None:
@@ -310,8 +315,8 @@ class _Builder:
         if self.store is None:
             return
         self.answer = lambda message: None
-        while self.has_hasty:
-            self.begin_to_improve()
+        while self.hasty:
+            self.improve_next()
         while self.improving:
             self.improved()
 
@@ -330,7 +335,7 @@ def _serve(builder: _Builder, descriptor: int, frames: Frames) -> None:
     while True:
         improver = builder.improver
         watched = [descriptor] if improver is None else [descriptor, improver.fileno()]
-        ready, _, _ = wait_for(watched, [], [], _IDLE if builder.has_hasty else None)
+        ready, _, _ = wait_for(watched, [], [], builder.patience)
         if descriptor in ready:
             content = os.read(descriptor, 1 << 20)
             if not content:
@@ -340,7 +345,7 @@ def _serve(builder: _Builder, descriptor: int, frames: Frames) -> None:
         elif ready:
             builder.improved()
         else:
-            builder.begin_to_improve()
+            builder.improve_next()
 
 
 def main() -> None:
