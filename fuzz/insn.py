@@ -45,7 +45,7 @@ _STATES, _FEWEST = 200, 40
 """States of a case, at most and at least."""
 _SHRUNK: Final = 3
 """Failures of a job that are made small: more of them are mostly the same."""
-_ROUNDS: Final = 6
+_ROUNDS: Final = 12
 """Times that cases of a row are made, before it is left with what it has."""
 _TRIES, _PATIENCE = 3, 3
 """Instructions of each encoding that are looked at for rows, and random operands and prefixes tried for each."""

@@ -407,7 +407,10 @@ class Descent:
                     if self._inside(target):
                         if instruction.flow is not Flow.CALL:
                             work.append(target - self.base)
-                    elif not self._is_function(target):
+                    elif not self._is_function(target) and (
+                        # Cold parts are functions of their own, which are jumped into anywhere.
+                        instruction.flow is Flow.CALL or self.image.function_at(target) is None
+                    ):
                         return False
                 if instruction.flow in (Flow.JUMP, Flow.JUMP_INDIRECT, Flow.RETURN, Flow.HALT):
                     break

@@ -359,6 +359,16 @@ def test_a_table_without_bound_leads_to_a_call_that_ends_the_function(tmp_path: 
 
 
 @pytest.mark.needs("gcc")
+def test_a_table_without_bound_leads_to_code_that_jumps_into_a_cold_part(tmp_path: Path) -> None:
+    body = "mov (%rsi),%eax\njmp *table(,%rax,8)\ncase1: ret\ncase2: test %edi,%edi\nje inner\nret"
+    text = function("_start", body) + function("cold", "nop\ninner: xor %eax,%eax\njmp case1")
+    image, symbols = assemble(tmp_path, text + ".section .rodata\ntable: .quad case1, case2, 7\n")
+    graph = graphs_of(image)[symbols["_start"]]
+    assert [table.targets for table in graph.tables.values()] == [(symbols["case1"], symbols["case2"])]
+    assert graph.complete
+
+
+@pytest.mark.needs("gcc")
 def test_a_table_without_bound_may_lead_to_code_that_nothing_else_does(tmp_path: Path) -> None:
     body = "mov (%rsi),%eax\njump: jmp *table(,%rax,8)\ncase1: xor %ebx,%ebx\nret\nlost: mov %ebx,%eax\nret"
     text = function("_start", body) + ".section .rodata\ntable: .quad case1, 7, lost + 1\n"
