@@ -33,6 +33,7 @@ from jit.layout import stub
 from lifter.decode import decode
 from lifter.graph import Block
 from lifter.instruction import Handling, Imm, Instruction, Reg
+from lifter.liftability import translation
 from lifter.registers import (
     AF,
     ARITHMETIC_FLAGS,
@@ -292,6 +293,11 @@ def _with_room(instructions: Sequence[Instruction], batch: Batch) -> Batch:
     good = (rsp >= STACK.address + _ROOM_BELOW // 2) & (rsp <= STACK.end - _ROOM_ABOVE // 2)
     for instruction in instructions:
         first = instruction.operands[0] if instruction.operands else None
+        moved = translation(instruction).stack_delta if instruction.effects.writes >> RSP & 1 else 0
+        if moved is not None and abs(moved) > RED_ZONE:
+            # A region's frame is below where RSP comes to.
+            after = rsp + np.uint64(moved % 2**64)
+            good &= (after >= STACK.address + _ROOM_BELOW // 2) & (after <= STACK.end - _ROOM_ABOVE // 2)
         if instruction.mnemonic == "enter" and isinstance(first, Imm) and first.value > RED_ZONE:
             # The region's frame is deeper still, where nothing is mapped.
             good[:] = False

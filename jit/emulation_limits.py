@@ -45,6 +45,9 @@ _REASONS: Final[dict[str, str]] = {
         "wbinvd", "lgdt", "lidt", "lldt", "ltr", "lmsw", "clts", "invlpg", "iret", "iretd", "iretq", "sysret",
         "sysexit", "swapgs", "retf", "retfq", "vmcall", "vmmcall",
     ), "a privileged instruction (unicorn runs it)"),
+    **dict.fromkeys((
+        "pcmpestri", "pcmpestrm",
+    ), "pcmpestri and pcmpestrm (unicorn reads beyond its registers, to its end, for a length of -2^31)"),
     "enter": "enter (unicorn does not touch the end of the new frame, as the processor and lifted code do)",
     **dict.fromkeys(("loope", "loopne"), "loope and loopne (unicorn loses all flags where the count ends the loop)"),
     **dict.fromkeys(("xbegin", "xend", "xabort", "xtest"), "a memory transaction"),

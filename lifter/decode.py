@@ -390,6 +390,9 @@ def _canonical(name: str, parts: Layout) -> tuple[str, int]:
                 width = min(width, 32)
             name = _STRING_OPCODES[parts.opcode & ~1] + {8: "b", 16: "w", 32: "d", 64: "q"}[width]
             return (f"{name}_string" if name in ("movsd", "cmpsd") else name), width
+        if parts.map == 0 and parts.opcode == 0xE3:
+            # Capstone overlooks the address-size prefix before others.
+            return "jecxz" if 0x67 in parts.prefixes else "jrcxz", 0
         if name in ("push", "pop", "pushf", "popf", "leave", "enter"):
             return name, 16 if 0x66 in parts.prefixes and not parts.rex & 8 else 64
         if parts.map == 1 and parts.opcode == 0xC2 and _COMPARE.fullmatch(name):

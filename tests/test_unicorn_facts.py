@@ -6,6 +6,10 @@ A test that fails after an upgrade of unicorn means that the fault is gone, and 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
+import os
+import resource
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,6 +46,7 @@ SNIPPETS = {
     "adcx": "adcx rax, rbx",
     "sha1msg1": "sha1msg1 xmm0, xmm1",
     "bzhi": "bzhi rax, rbx, rcx",
+    "pcmpestrm": "pcmpestrm xmm0, xmm1, 2",
     "blsi": "blsi rax, rbx",
     "andn": "andn rax, rbx, rcx",
     "bextr": "bextr rax, rbx, rcx",
@@ -237,6 +242,18 @@ def test_sha_is_missing(library: ctypes.CDLL) -> None:
     with pytest.raises(UcError) as caught:
         emulated(library, "sha1msg1", ZERO)
     assert caught.value.errno == UC_ERR_INSN_INVALID
+
+
+def test_pcmpestrm_with_the_most_negative_length_ends_the_process(library: ctypes.CDLL) -> None:
+    assert limit_of(instruction(library, "pcmpestrm"))
+    child = os.fork()
+    if child == 0:
+        faulthandler.disable()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        emulated(library, "pcmpestrm", (0x80000000, 0, 0, 15, 0))
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSEGV
 
 
 def test_bzhi_is_wrong_from_index_64(library: ctypes.CDLL) -> None:

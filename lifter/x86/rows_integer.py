@@ -91,6 +91,8 @@ row("mov", "w:r,r:cr", handling=Handling.NATIVE, reason="privileged")
 row("mov", "w:r,r:dr", handling=Handling.NATIVE, reason="privileged")
 row("mov", "w:cr,r:r", handling=Handling.NATIVE, reason="privileged")
 row("mov", "w:dr,r:r", handling=Handling.NATIVE, reason="privileged")
+# With 16 bits from memory: as many are read, but for what older manuals say.
+row("movsxd", "w:r16,r:m16")
 lifted("movzx movsx movsxd", "w:r,r:rm")
 lifted("movbe", "w:r,r:m=", feature="movbe")
 lifted("movbe", "w:m=,r:r", feature="movbe")
