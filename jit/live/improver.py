@@ -25,7 +25,7 @@ class Improver:
     """Functions on their way through the compilers. Close it, or its thread outlives all else."""
 
     def __init__(self, compiler: Compiler) -> None:
-        """`compiler` is used by nobody else from now on."""
+        """`compiler` is used by nobody else from now on, and closed in the end."""
         self._compiler = compiler
         self._wanted: queue.SimpleQueue[Wanted | None] = queue.SimpleQueue()
         self._made: queue.SimpleQueue[tuple[Wanted, list[Result]] | Exception] = queue.SimpleQueue()
@@ -53,6 +53,7 @@ class Improver:
         """End it. What was wanted and is not done yet is not done."""
         self._wanted.put(None)
         self._thread.join()
+        self._compiler.close()
         os.close(self._reader)
         os.close(self._writer)
 
