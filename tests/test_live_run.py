@@ -8,13 +8,18 @@ import re
 import signal
 import struct
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from codecache.frames import Frames, frame
+from codecache.store import Store
+from jit.live.builder import Build, Made, Open, Opened, Settings
 from jit.live.firstcall import Displaced, displaced, first_call_stub
+from jit.specs import parse_spec
 from lifter.decode import decode
 from lifter.graph import Block
 from lifter.instruction import Instruction
@@ -170,6 +175,41 @@ def test_code_made_in_haste_is_replaced_while_it_runs(tool: Tool, tmp_path: Path
         pid = names.stem.removeprefix("perf-")
         for path in (names, Path(f"/tmp/probeloom-{pid}.symbols"), Path(f"/tmp/jit-{pid}.dump")):
             path.unlink()
+
+
+@pytest.mark.needs("gcc")
+def test_builder_goes_on_when_nobody_listens(tmp_path: Path) -> None:
+    """LLVM's code comes when the tracer is gone: it is for the store."""
+    program = str(compiled(tmp_path, "loops", LOOPS))
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from jit.live.builder import main; main()"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    process.stdin.write(frame(Settings(1, "abi", "auto", True, {})))
+    process.stdin.write(frame(Open(0, program, program, (parse_spec("block:turns"),), is_running=False)))
+    process.stdin.flush()
+    frames = Frames()
+    answers: list[object] = []
+    while not answers:
+        answers = frames.feed(os.read(process.stdout.fileno(), 1 << 20))
+    (opened,) = answers
+    assert isinstance(opened, Opened) and opened.plan is not None
+    process.stdin.write(frame(Build(0, opened.plan.functions[0].address)))
+    process.stdin.flush()
+    (made,) = frames.feed(os.read(process.stdout.fileno(), 1 << 20))
+    assert isinstance(made, Made) and not made.is_better
+    process.stdout.close()
+    store = Store.open(tmp_path / "probeloom")
+    deadline = time.monotonic() + 60
+    while not store.info().entries:  # LLVM's code: its answer comes at once
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.stdin.close()
+    assert (process.stderr.read(), process.wait()) == (b"", 0)
 
 
 @pytest.mark.needs("go")

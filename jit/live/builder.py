@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from pathlib import Path
@@ -355,12 +356,13 @@ def main() -> None:
     # Regions come and go without reference cycles, and a thread of the target may be waiting.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
-    out = sys.stdout.buffer
     builder: _Builder | None = None
 
     def answer(message: object) -> None:
-        out.write(frame(message))
-        out.flush()
+        content = frame(message)
+        with suppress(BrokenPipeError):  # nobody waits for it any more
+            while content:
+                content = content[os.write(sys.stdout.fileno(), content) :]
 
     try:
         frames = Frames()
@@ -378,8 +380,6 @@ def main() -> None:
             builder.serve(request)
         _serve(builder, sys.stdin.fileno(), frames)
         builder.finish()
-    except BrokenPipeError:
-        pass  # nobody waits for the answer any more
     except Exception as failure:
         import traceback
 
