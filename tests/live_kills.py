@@ -286,7 +286,7 @@ def _children(pid: int) -> list[int]:
 
 def _command_of(pid: int) -> list[str]:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().split("\\0")[:-1]
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
     except OSError:
         return []
 
