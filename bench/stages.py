@@ -13,7 +13,8 @@ from typing import ParamSpec, TypeVar
 from codecache import compiler, module, objects
 from codecache.types import CompiledRegion
 from ir.source import RegionSource
-from jit.prepare import Clock, Options, prepare
+from jit.options import Clock, Options
+from jit.prepare import prepare
 from jit.specs import parse_spec
 from lifter.decode import decode_run
 from lifter.image.load import open_image

@@ -54,6 +54,12 @@ def _relocation(offset: int, kind: int, symbol: str, addend: int) -> Relocation:
     return Relocation(offset, _KINDS[kind], symbol, addend)
 
 
+def sizes(content: bytes) -> tuple[int, int, int]:
+    """Bytes of code and of constant data of an encoded region, and its `shift`."""
+    _, code, data, _, shift, _, _ = _HEAD.unpack_from(content)
+    return code, data, shift
+
+
 def decode(content: bytes) -> CompiledRegion | CompileFailure:
     """The result that `encode` made these bytes of.
 

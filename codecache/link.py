@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from codecache.objects import DATA_ALIGNMENT
-from codecache.types import CompiledRegion, Placed, Relocation, RelocationKind, Symbols
+from codecache.types import DATA_ALIGNMENT, CompiledRegion, Placed, Relocation, RelocationKind, Symbols
 
 _FILLER = b"\xcc"
 _PC32, _PC64 = RelocationKind.PC32, RelocationKind.PC64
@@ -67,40 +66,70 @@ def place(region: CompiledRegion, address: int, symbols: Symbols, *, stub: bytes
     return failure or Placed(address, bytes(content))
 
 
-def link(units: Sequence[Unit], base: int, alignment: int = 1) -> Linked:
-    """Lay units out from address `base` on, each entry at a multiple of `alignment`, and bind them to each other.
+@dataclass(frozen=True, slots=True)
+class Arranged:
+    """Where regions go, one after the other."""
 
-    A unit that is out of reach of one of its symbols fails; so does, in turn, each unit that jumps to it.
-    """
+    addresses: tuple[int, ...]
+    """Entry of each: its stub, or its code where it has none."""
+    end: int
+    """First address after them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much room a region takes, in bytes."""
+
+    stub: int
+    code: int
+    data: int
+
+
+def arrange(regions: Iterable[Extent], base: int, alignment: int = 1) -> Arranged:
+    """Addresses from `base` on for regions and the stubs in front of them, each entry at a multiple of `alignment`."""
     addresses: list[int] = []
-    offsets: list[int] = []
     at = base
-    for unit in units:
+    for extent in regions:
         at += -at % alignment
         addresses.append(at)
-        offset = _data_offset(unit.region, at, len(unit.stub))
-        offsets.append(offset)
-        at += offset + len(unit.region.data)
-    content = bytearray(_FILLER) * (at - base)
+        at += extent.stub + extent.code
+        if extent.data:
+            at += -at % DATA_ALIGNMENT + extent.data
+    return Arranged(tuple(addresses), at)
+
+
+def link(units: Iterable[Unit], base: int, alignment: int = 1, arranged: Arranged | None = None) -> Linked:
+    """Lay units out from address `base` on, each entry at a multiple of `alignment`, and bind them to each other.
+
+    `arranged` says where they go, if that was found out before. `units` may be made anew each time that they are gone
+    through: that is once, but for failures and where they have to be arranged. A unit that is out of reach of one of
+    its symbols fails; so does, in turn, each unit that jumps to it.
+    """
+    if arranged is None:
+        extents = (Extent(len(unit.stub), len(unit.region.code), len(unit.region.data)) for unit in units)
+        arranged = arrange(extents, base, alignment)
+    addresses = arranged.addresses
+    content = bytearray(_FILLER) * (arranged.end - base)
     failures: dict[int, LinkFailure] = {}
     for index, unit in enumerate(units):
         symbols = unit.symbols
         if unit.entries:
             symbols = {**symbols, **{name: addresses[other] for name, other in unit.entries.items()}}
         address = addresses[index]
-        failure = _write(content, address - base, unit.region, unit.stub, address, offsets[index], symbols)
+        offset = _data_offset(unit.region, address, len(unit.stub))
+        failure = _write(content, address - base, unit.region, unit.stub, address, offset, symbols)
         if failure:
             failures[index] = failure
     if failures:
         _spread(units, failures)
+        ends = (*addresses[1:], arranged.end)
         for index in failures:
-            start = addresses[index] - base
-            end = start + offsets[index] + len(units[index].region.data)
+            start, end = addresses[index] - base, ends[index] - base
             content[start:end] = _FILLER * (end - start)
-    return Linked(bytes(content), tuple(addresses), failures)
+    return Linked(bytes(content), addresses, failures)
 
 
-def _spread(units: Sequence[Unit], failures: dict[int, LinkFailure]) -> None:
+def _spread(units: Iterable[Unit], failures: dict[int, LinkFailure]) -> None:
     """Fail every unit that can reach a failed one."""
     users: dict[int, list[tuple[int, str]]] = {}
     for index, unit in enumerate(units):

@@ -12,13 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from codecache.types import CompiledRegion, CompileFailure, Relocation, RelocationKind
+from codecache.types import DATA_ALIGNMENT, CompiledRegion, CompileFailure, Relocation, RelocationKind
 from lifter.decode import decode_run
 from lifter.instruction import Undecodable
 from lifter.registers import GPRS, RSP, gpr
-
-DATA_ALIGNMENT = 32
-"""Constant data is placed at multiples of it."""
 
 _KINDS = {
     1: RelocationKind.ABS64,

@@ -15,6 +15,9 @@ from ir.machine import Relocation as Relocation
 from ir.machine import RelocationKind as RelocationKind
 from ir.source import RegionSource as RegionSource
 
+DATA_ALIGNMENT = 32
+"""Constant data is placed at multiples of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class CompileFailure:

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,7 +48,7 @@ from fuzz.rows import runnable
 from fuzz.shrink import shrink_code
 from fuzz.state import Batch, Results
 from ir.blocks import Terminator
-from jit.prepare import to_analyse
+from jit.analysis import to_analyse
 from lifter.borders import Borders
 from lifter.cfg import build_all
 from lifter.errors import UsageError
@@ -133,7 +133,8 @@ class Sampler:
         code, origins = found
         mode = source.choice(("abi", "strict"))
         liveness: Liveness = self._liveness[mode]
-        borders = Borders(self._image, self._graphs, liveness, graph)
+        elsewhere = partial(liveness.elsewhere, self._image, self._graphs)
+        borders = Borders(self._image, graph, liveness.of(graph.function.address), elsewhere)
 
         def live_at(address: int) -> int:
             return borders(origins.get(address, block.address + address - BLOCK_AT))

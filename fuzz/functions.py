@@ -20,9 +20,10 @@ from fuzz.coverage import EMULATED, NATIVE
 from fuzz.native import OracleError
 from fuzz.native_functions import NativeFunctions
 from jit import engine
+from jit.analysis import effective_liveness, go_runtime_refusal
 from jit.emulated_memory import World
 from jit.engine import Built
-from jit.prepare import CounterUpdate, LivenessMode, Options, effective_liveness, go_runtime_refusal
+from jit.options import CounterUpdate, LivenessMode, Options
 from jit.random_state import State
 from jit.tracepoints import Point, Spec
 from jit.verifier import Verifier

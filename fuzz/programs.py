@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from fuzz.campaign import Failure, Job, Result, Settings, jobs
 from jit import engine
-from jit.prepare import CounterUpdate, LivenessMode, Options
+from jit.options import CounterUpdate, LivenessMode, Options
 from jit.tracepoints import Point, Spec
 from lifter.errors import ProbeloomError, RefusedError, UsageError
 from lifter.image.load import open_image

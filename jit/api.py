@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from ir.probes import CompiledProbe, Probe
 from jit import engine, offline
-from jit.prepare import Options
+from jit.options import Options
 from jit.specs import match, parse_spec, select
 from jit.tracepoints import Spec
 from lifter.errors import Refusal, UsageError

@@ -2,55 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from jit.placement import Arrivals, Terms, add_up
-from lifter.cfg import exits, falls_out, foreign_targets
-from lifter.graph import FunctionGraph
+from lifter.cfg import foreign_targets
 from lifter.image.types import Function, Image
 from lifter.instruction import Flow
+from lifter.packing import Graphs
 
 _MOST_TERMS: Final = 16
 """Counters that one count is made of in this way: each is in the description of many blocks."""
 _ENTERED_BY_OTHERS: Final = frozenset(("entry", "init-array"))
 
 
-@dataclass(frozen=True, slots=True)
-class _Site:
-    """A block that calls or jumps to a function."""
-
-    function: int
-    block: int
-
-
 class CallSites:
     """What calls each function of an image that was analysed as a whole."""
 
-    def __init__(self, image: Image, graphs: Mapping[int, FunctionGraph]) -> None:
-        self._graphs = graphs
-        self._sites: dict[int, list[_Site]] = {}
-        unknown = {address for address, graph in graphs.items() if _entered_by_others(graph.function)}
+    def __init__(self, image: Image, graphs: Graphs) -> None:
+        self._sites: dict[int, list[tuple[int, int]]] = {}
+        """Function -> (function, block) of each call of it and jump to it."""
+        unknown = {address for address in graphs if _entered_by_others(graphs.function(address))}
         unknown |= image.code_pointers & graphs.keys()
         for entered in foreign_targets(image, graphs).values():
             unknown |= entered
-        for address, graph in graphs.items():
+        for address in graphs:
+            outline = graphs.outline(address)
             plain = set()
-            for block in graph.blocks.values():
-                target = graph.callees.get(block.last_address)
-                if target is None or target not in graphs:
+            for block, target, flow in outline.transfers():
+                if target not in graphs:
                     continue
-                if block.last.flow is Flow.CALL or (block.last.flow is Flow.JUMP and target != address):
-                    self._sites.setdefault(target, []).append(_Site(address, block.address))
+                if flow is Flow.CALL or (flow is Flow.JUMP and target != address):
+                    self._sites.setdefault(target, []).append((address, block))
                     plain.add(target)
                 else:
                     unknown.add(target)
-            unknown |= exits(graph) - plain
-            after = falls_out(graph)
-            if after is not None:
-                unknown.add(after)
-            before = image.function_at(graph.function.address - 1)
+            unknown.update(target for target in outline.exits if target not in plain)
+            if outline.falls_out is not None:
+                unknown.add(outline.falls_out)
+            before = image.function_at(address - 1)
             if before is not None and before.address not in graphs:
                 unknown.add(address)
         self._unknown = unknown
@@ -59,8 +49,8 @@ class CallSites:
         """The functions in an order that has callers before what they call, as far as there is one."""
         callees: dict[int, list[int]] = {}
         for target, sites in self._sites.items():
-            for site in sites:
-                callees.setdefault(site.function, []).append(target)
+            for caller, _ in sites:
+                callees.setdefault(caller, []).append(target)
         seen: set[int] = set()
         done: list[int] = []
         for root in functions:
@@ -81,20 +71,43 @@ class CallSites:
         chosen = set(functions)
         return [address for address in reversed(done) if address in chosen]
 
-    def arrivals(self, function: int, counts: Mapping[int, Mapping[int, Terms]]) -> Arrivals | None:
-        """What enters `function`, or None where that is not known.
+    def callers_before(self, order: Sequence[int]) -> dict[int, set[int]]:
+        """Functions that may be told how often they are entered -> their callers, all of which `order` has before them.
 
-        `counts` has the counts of the blocks of each function that was planned already.
+        Whoever asks for `arrivals` of others, or before those callers' counts are there, gets what depends on when.
+        """
+        place = {function: number for number, function in enumerate(order)}
+        found = {}
+        for function, number in place.items():
+            if function in self._unknown or function not in self._sites:
+                continue
+            callers = {caller for caller, _ in self._sites[function]} - {function}
+            if all(place.get(caller, number) < number for caller in callers):
+                found[function] = callers
+        return found
+
+    def calling_blocks(self, functions: Iterable[int]) -> dict[int, set[int]]:
+        """Function -> its blocks that call one of `functions`."""
+        found: dict[int, set[int]] = {}
+        for function in functions:
+            for caller, block in self._sites[function]:
+                found.setdefault(caller, set()).add(block)
+        return found
+
+    def arrivals(self, function: int, counts: Mapping[int, Mapping[int, Terms]]) -> Arrivals | None:
+        """What enters `function`, one of `callers_before`, or None where that is not known.
+
+        `counts` has the counts of the blocks that call it, of functions whose counts are known.
         """
         if function in self._unknown or function not in self._sites:
             return None
         terms: list[Terms] = []
         own: list[int] = []
-        for site in self._sites[function]:
-            if site.function == function:
-                own.append(site.block)
+        for caller, block in self._sites[function]:
+            if caller == function:
+                own.append(block)
                 continue
-            known = counts.get(site.function, {}).get(site.block)
+            known = counts.get(caller, {}).get(block)
             if known is None:
                 return None
             terms.append(known)

@@ -9,27 +9,30 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from importlib import resources
+from itertools import accumulate
 from typing import Any, Final
 
 from codecache.types import Overlay, Patch
-from codecache.version import compiler_identity
+from codecache.version import library_identity
 from ir.probes import CompiledProbe
 from jit.tracepoints import Spec
 from lifter.errors import Refusal
 from lifter.image.types import Image
 
 _PACKAGES: Final = ("lifter", "lifter.image", "lifter.x86", "ir", "codecache", "jit", "jit.startup")
-_HEAD: Final = struct.Struct("<QQIII")
-"""Code address, data address, sizes of code, data and description."""
+_HEAD: Final = struct.Struct("<QQQQQQ")
+"""Code address, data address, sizes of code, data, patches and description."""
+_PATCH: Final = struct.Struct("<QB")
+"""Address and size of a patch; what was there and what is to be there follow."""
 
 
 @cache
 def _engine_identity() -> bytes:
-    digest = sha256(compiler_identity().encode())
+    digest = sha256(library_identity().encode())
     for package in _PACKAGES:
         files = [entry for entry in resources.files(package).iterdir() if entry.name.endswith((".py", ".ll"))]
         for entry in sorted(files, key=lambda entry: entry.name):
@@ -51,31 +54,39 @@ def plan_key(image: Image, specs: Sequence[Spec], probes: Mapping[str, CompiledP
 def encode(overlay: Overlay, refusals: Sequence[Refusal], report: Mapping[str, Any]) -> bytes:
     """An instrumentation as bytes. Its tracepoints are in the overlay's data (see `jit.datafile`)."""
     description = {
-        "patches": [(p.address, p.before.hex(), p.after.hex()) for p in overlay.patches],
         "refusals": [(r.address, r.reason, r.code.hex(), r.hint, r.function) for r in refusals],
         "report": report,
     }
     text = zlib.compress(json.dumps(description).encode(), 1)
-    head = _HEAD.pack(overlay.code_address, overlay.data_address, len(overlay.code), len(overlay.data), len(text))
-    return head + overlay.code + overlay.data + text
+    patches = b"".join([_PATCH.pack(p.address, len(p.after)) + p.before + p.after for p in overlay.patches])
+    sizes = len(overlay.code), len(overlay.data), len(patches), len(text)
+    head = _HEAD.pack(overlay.code_address, overlay.data_address, *sizes)
+    return b"".join([head, overlay.code, overlay.data, patches, text])
 
 
 def decode(content: bytes) -> tuple[Overlay, tuple[Refusal, ...], dict[str, Any]]:
     """What `encode` made these bytes of. Raises ValueError where it cannot have."""
     try:
-        code_address, data_address, code, data, text = _HEAD.unpack_from(content)
-        at = _HEAD.size
-        if len(content) != at + code + data + text:
+        code_address, data_address, *sizes = _HEAD.unpack_from(content)
+        at, *ends = accumulate(sizes, initial=_HEAD.size)
+        if len(content) != ends[-1]:
             raise ValueError("its sizes are wrong")
-        description = json.loads(zlib.decompress(content[at + code + data :]))
-        patches = tuple(Patch(a, bytes.fromhex(b), bytes.fromhex(c)) for a, b, c in description["patches"])
+        code, data, patched, text = (content[start:end] for start, end in zip((at, *ends), ends, strict=False))
+        patches = tuple(_patches(patched))
+        description = json.loads(zlib.decompress(text))
         refusals = tuple(
             Refusal(address, reason, bytes.fromhex(shown), hint, function)
             for address, reason, shown, hint, function in description["refusals"]
         )
     except (struct.error, zlib.error, KeyError, TypeError) as error:
         raise ValueError(f"not an instrumentation: {error}") from error
-    overlay = Overlay(
-        code_address, content[at : at + code], data_address, content[at + code : at + code + data], patches
-    )
-    return overlay, refusals, description["report"]
+    return Overlay(code_address, code, data_address, data, patches), refusals, description["report"]
+
+
+def _patches(content: bytes) -> Iterator[Patch]:
+    at = 0
+    while at < len(content):
+        address, size = _PATCH.unpack_from(content, at)
+        middle = at + _PATCH.size + size
+        yield Patch(address, content[at + _PATCH.size : middle], content[middle : middle + size])
+        at = middle + size

@@ -13,7 +13,7 @@ from jit.layout import CompiledFunction, Piece
 from jit.prepare import Work
 from jit.regions import AnyRegion
 from lifter.errors import Refusal
-from lifter.image.types import Image
+from lifter.image.types import Function, Image
 from lifter.instruction import Handling
 
 _GO_FRAME_LIMIT: Final = 512
@@ -37,15 +37,14 @@ def compile_regions(compiler: Compiler, regions: Iterable[AnyRegion]) -> list[Re
 def compiled_whole(image: Image, work: Work, results: Sequence[Result]) -> CompiledFunction | Refusal:
     """The function if all of its regions can be used; else why not."""
     pieces = []
+    entry = work.plan.graph.function.address
     for region, result in zip(work.code.all_regions, results, strict=True):
-        if isinstance(result, CompileFailure):
-            return refusal(work, f"a region cannot be compiled: {result.reason}", region.head)
-        if image.is_go and _below_stack(work, region, result) > _GO_FRAME_LIMIT:
-            return refusal(work, "a region needs more stack than Go guarantees", region.head)
+        reason = unusable(image, result, region.head == entry)
+        if isinstance(result, CompileFailure) or reason:
+            return refusal(work.plan.graph.function, reason, region.head)
         origins = region.origins if isinstance(region, CarriedRegion) else ()
         pieces.append(Piece(region.head, result, region.flags_in, region.symbols, origins))
     redirects = tuple((redirect.site, redirect.opcode, region.head) for redirect, region in work.code.redirects)
-    entry = work.plan.graph.function.address
     return CompiledFunction(entry, work.code.entry_stub is not None, tuple(pieces), work.plan.sites, redirects)
 
 
@@ -62,16 +61,19 @@ def instructions(work: Work) -> dict[int, Handling]:
     return found
 
 
-def refusal(work: Work, reason: str, address: int = -1) -> Refusal:
+def unusable(image: Image, result: Result, is_entry: bool) -> str:
+    """Why a region cannot be used with what the compiler made of it, '' where it can. `is_entry`: it is entered by the
+    function's entry."""
+    if isinstance(result, CompileFailure):
+        return f"a region cannot be compiled: {result.reason}"
+    # Before a function's stack check, all of what a region uses counts; else only what the original code did not use.
+    below = result.frame + result.shift
+    if not is_entry:
+        below = min(below, result.frame + SLOTS_SIZE + 8)
+    return "a region needs more stack than Go guarantees" if image.is_go and below > _GO_FRAME_LIMIT else ""
+
+
+def refusal(function: Function, reason: str, address: int = -1) -> Refusal:
     """The whole function left out because of what is at `address` (negative: no one place)."""
-    function = work.plan.graph.function
     where = address if address >= 0 else function.address
     return Refusal(where, reason, hint="please report it", function=function.demangled)
-
-
-def _below_stack(work: Work, region: AnyRegion, result: CompiledRegion) -> int:
-    """Bytes that a region uses below what the original code may: all of it before a function's stack check."""
-    whole = result.frame + result.shift
-    if region.head == work.plan.graph.function.address:
-        return whole
-    return min(whole, result.frame + SLOTS_SIZE + 8)

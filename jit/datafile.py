@@ -30,11 +30,12 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from io import StringIO
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -132,21 +133,20 @@ class DataFile:
 
 
 def layout(
-    module: str, build_id: str, tracepoints: Sequence[Tracepoint], counters: int, content: bytes = b""
+    module: str, build_id: str, tracepoints: Iterable[Tracepoint], counters: int, content: bytes = b""
 ) -> DataLayout:
     """Lays out a data segment for `counters` words, of which those of Python probes must come last.
 
-    `content` is the whole input file, an ELF file: two plans for different files never share a data file.
-    Raises ValueError for a tracepoint whose terms or words are not among the counters, or stand in the wrong
-    order.
+    `tracepoints` are gone through once. `content` is the whole input file, an ELF file: two plans for different files
+    never share a data file. Raises ValueError for a tracepoint whose terms or words are not among the counters, or
+    stand in the wrong order.
     """
-    counts = min((t.words[0] for t in tracepoints if t.words[1]), default=counters)
-    for tracepoint in tracepoints:
-        first, number = tracepoint.words
-        if any(not 0 <= index < counts for index, _ in tracepoint.terms) or first + number > counters:
-            raise ValueError(f"{tracepoint}: counters not among {counts} counts and {counters} words")
     described = _module(module, build_id, content)
-    plain = _describe(described, tracepoints)
+    table = _Table(described, counters)
+    for tracepoint in tracepoints:
+        table.add(tracepoint)
+    counts = table.counts()
+    plain = table.encode()
     identity = hashlib.blake2b(digest_size=32)
     identity.update(struct.pack("<QQQ", VERSION, counters, len(plain)) + plain)
     identity.update(content)
@@ -236,31 +236,83 @@ def _module(path: str, build_id: str, content: bytes) -> Module:
     return Module(path, build_id, base, end, elf.header.entry)
 
 
-def _describe(module: Module, tracepoints: Sequence[Tracepoint]) -> bytes:
-    """The table by columns, addresses as differences: 50,000 blocks are then a few hundred kilobytes
-    compressed."""
-    functions = {name: index for index, name in enumerate(dict.fromkeys(t.function for t in tracepoints))}
-    actions = {name: index for index, name in enumerate(dict.fromkeys(t.action for t in tracepoints))}
-    points = {point: index for index, point in enumerate(Point)}
-    addresses = [t.address for t in tracepoints]
-    table = {
-        "module": [module.path, module.build_id, module.base, module.end, module.entry],
-        "points": [point.value for point in points],
-        "functions": list(functions),
-        "actions": list(actions),
-        "point": [points[t.point] for t in tracepoints],
-        "function": [functions[t.function] for t in tracepoints],
-        "address": addresses[:1] + [after - before for before, after in pairwise(addresses)],
-        "size": [t.size for t in tracepoints],
-        "instructions": [t.instructions for t in tracepoints],
-        "action": [actions[t.action] for t in tracepoints],
-        "terms": [
-            t.terms[0][0] if len(t.terms) == 1 and t.terms[0][1] == 1 else [list(term) for term in t.terms]
-            for t in tracepoints
-        ],
-        "words": {row: list(t.words) for row, t in enumerate(tracepoints) if t.words[1]},
-    }
-    return json.dumps(table, separators=(",", ":")).encode()
+class _Table:
+    """The description: tracepoints by columns, addresses as differences. 50,000 blocks are then a few hundred kilobytes
+    compressed; in memory they are text at once, for there may be a million."""
+
+    def __init__(self, module: Module, counters: int) -> None:
+        self._module = module
+        self._counters = counters
+        self._functions: dict[str, int] = {}
+        self._actions: dict[str, int] = {}
+        self._columns = {
+            name: StringIO() for name in ("point", "function", "address", "size", "instructions", "action", "terms")
+        }
+        self._words: dict[int, list[int]] = {}
+        self._rows = 0
+        self._last = 0
+        self._highest: tuple[int, Tracepoint] | None = None
+        """The highest index of a count, and whose it is."""
+
+    def add(self, row: Tracepoint) -> None:
+        """One more row. Raises ValueError."""
+        first, number = row.words
+        indices = [index for index, _ in row.terms]
+        if min(indices, default=0) < 0 or first + number > self._counters:
+            raise self._wrong(row)
+        if indices and (self._highest is None or max(indices) > self._highest[0]):
+            self._highest = max(indices), row
+        values = (
+            _POINTS[row.point],
+            self._functions.setdefault(row.function, len(self._functions)),
+            row.address - self._last,
+            row.size,
+            row.instructions,
+            self._actions.setdefault(row.action, len(self._actions)),
+            row.terms[0][0] if len(row.terms) == 1 and row.terms[0][1] == 1 else _pairs(row.terms),
+        )
+        for column, value in zip(self._columns.values(), values, strict=True):
+            column.write(f",{value}" if self._rows else str(value))
+        self._last = row.address
+        if number:
+            self._words[self._rows] = [first, number]
+        self._rows += 1
+
+    def counts(self) -> int:
+        """How many words are counts. Raises ValueError where one of them comes after a word of a probe."""
+        counts = min((first for first, _ in self._words.values()), default=self._counters)
+        if self._highest is not None and self._highest[0] >= counts:
+            raise self._wrong(self._highest[1], counts)
+        return counts
+
+    def _wrong(self, row: Tracepoint, counts: int | None = None) -> ValueError:
+        counts = self._counters if counts is None else counts
+        return ValueError(f"{row}: counters not among {counts} counts and {self._counters} words")
+
+    def encode(self) -> bytes:
+        """The table as JSON."""
+        module = self._module
+        heads = {
+            "module": [module.path, module.build_id, module.base, module.end, module.entry],
+            "points": [point.value for point in _POINTS],
+            "functions": list(self._functions),
+            "actions": list(self._actions),
+        }
+        parts = [_json(heads)[:-1]]
+        parts += [f',"{name}":[{column.getvalue()}]' for name, column in self._columns.items()]
+        parts.append(f',"words":{_json(self._words)}}}')
+        return "".join(parts).encode()
+
+
+_POINTS: Final = {point: number for number, point in enumerate(Point)}
+
+
+def _pairs(terms: Iterable[tuple[int, int]]) -> str:
+    return f"[{','.join([f'[{index},{factor}]' for index, factor in terms])}]"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _undescribe(description: bytes) -> tuple[Module, tuple[Tracepoint, ...]]:

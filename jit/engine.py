@@ -1,49 +1,40 @@
 r"""The engine: from an image and a list of probes to all that must be added to the image.
 
-image -> functions -> graphs -> tracepoints -> plans -> IR -> compiled regions -> linked code -> patches
-\________________________ jit.prepare _____________________/
+image -> functions -> graphs -> liveness -> plans -> IR -> compiled regions -> linked code -> patches
+\________ jit.analysis ______________/ \_ jit.making _/
+
+The analysis is of the whole image; from there on each function goes its way alone (`jit.making`), and only what is
+needed to put all of them together is kept of it (`jit.made`).
 """
 
 from __future__ import annotations
 
 import gc
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from codecache.compiler import Result
 from codecache.pool import Compiler
 from codecache.store import Store
-from codecache.types import CompiledRegion, CompileFailure, Overlay
+from codecache.types import Overlay
 from ir.source import RegionSource
 from jit import datafile, offline
-from jit.builtcache import decode, encode, plan_key
-from jit.compiled import compiled_whole, instructions, refusal
-from jit.layout import CompiledFunction, lay_out, trampolines
-from jit.prepare import Clock, Options, Prepared, Work, load_probes, prepare
+from jit.analysis import Analysis, Request, load_probes
+from jit.builtcache import encode
+from jit.compiled import refusal
+from jit.layout import lay_out, trampolines
+from jit.made import Made, Numbering, StoredFunction, function_of, obstacle
+from jit.making import Workforce
+from jit.options import Clock, Options
+from jit.prepare import check_words, in_order
+from jit.recall import Built as Built
+from jit.recall import key_of, recall
 from jit.tracepoints import Spec, Tracepoint
 from lifter.errors import Refusal, RefusedError
 from lifter.image.types import Image
-from lifter.instruction import Handling
-
-
-@dataclass(frozen=True)
-class Built:
-    """Everything that a mode (offline, live, emulated) needs."""
-
-    overlay: Overlay
-    refusals: tuple[Refusal, ...]
-    report: Mapping[str, Any]
-    """As `probeloom rewrite --report` writes it."""
-
-    @cached_property
-    def tracepoints(self) -> tuple[Tracepoint, ...]:
-        """What is counted where, as the overlay's data describe it."""
-        return tuple(datafile.decode(self.overlay.data, "the overlay").tracepoints)
 
 
 def build(image: Image, specs: Sequence[Spec], options: Options) -> Built:
@@ -75,171 +66,127 @@ def _no_search_for_cycles() -> Iterator[None]:
 
 
 def _build(image: Image, specs: Sequence[Spec], options: Options, clock: Clock, store: Store | None) -> Built:
-    probes = load_probes(specs, options.probes)
-    options = replace(options, probes=probes)
-    key = ""
-    if store is not None:
-        settings = (options.liveness, options.counter_update, options.placement, options.optimise, str(options.bare))
-        with clock.stage("cache"):
-            key = plan_key(image, specs, probes, settings)
-            known = _recall(store, key)
-        if known is not None:
-            regions = known.report["cache"]["hits"] + known.report["cache"]["misses"]
-            report = {**known.report, "seconds": clock.seconds, "cache": {"hits": regions, "misses": 0}}
-            return replace(known, report=report)
-    built = _Build(image, options, prepare(image, specs, options, clock), clock, store).run()
-    if store is not None:
+    options = replace(options, probes=load_probes(specs, options.probes))
+    if store is None:
+        return _Build(image, specs, options, clock, store).run()
+    with clock.stage("cache"):
+        key = key_of(image, specs, options, options.probes)
+    built = recall(store, key, clock)
+    if built is None:
+        built = _Build(image, specs, options, clock, store).run()
         store.put_plan(key, encode(built.overlay, built.refusals, built.report))
     return built
 
 
-def _recall(store: Store, key: str) -> Built | None:
-    content = store.get_plan(key)
-    if content is None:
-        return None
-    try:
-        return Built(*decode(content))
-    except ValueError:
-        return None
-
-
-_NOT_COMPILED: Final = CompileFailure("it was never compiled")
-
-
 class _Build:
-    """The second half: compile, link, patch."""
+    """Analyse, make each function's code, link, patch."""
 
-    def __init__(self, image: Image, options: Options, prepared: Prepared, clock: Clock, store: Store | None) -> None:
+    def __init__(
+        self, image: Image, specs: Sequence[Spec], options: Options, clock: Clock, store: Store | None
+    ) -> None:
         self.image = image
         self.store = store
         self.options = options
-        self.prepared = prepared
         self.clock = clock
-        self.refusals = prepared.refusals
+        with clock.stage("select"):
+            self.request = Request(image, specs, options)
         self.hits = self.misses = 0
+        self.results: dict[int, dict[int, Result]] = {}
+        """Function -> number of each of its regions that was compiled -> what became of it."""
 
     def run(self) -> Built:
         """All stages."""
-        with self.clock.stage("compile"):
-            works, compiled = self._compile()
+        with Workforce(self.request, self.options.jobs) as workforce:
+            analysis = Analysis(self.request, self.clock, workforce.make_graphs)
+            with self.clock.stage("compile"):
+                functions = self._make(workforce.make_functions(analysis))
+            del analysis
         with self.clock.stage("link"):
-            return self._finish(works, compiled)
+            return self._finish(functions)
 
-    def _compile(self) -> tuple[list[Work], list[list[Result]]]:
-        """Every function's regions compiled: lowering goes on here while workers compile."""
-        works: list[Work] = []
-        results: list[list[Result]] = []
+    def _make(self, making: Iterator[Made]) -> list[Made]:
+        """Every function, in address order; what LLVM has to do is done while others are planned and lowered."""
+        made: dict[int, Made] = {}
         places: list[tuple[int, int]] = []
+        total = len(self.request.specs)
 
-        def sources() -> Iterator[RegionSource | CompiledRegion]:
-            for number, planned in enumerate(self.prepared.functions):
-                self._progress("lower", number, len(self.prepared.functions))
-                work = planned.lower()
-                regions = work.code.all_regions
-                places.extend((len(works), position) for position in range(len(regions)))
-                works.append(work)
-                results.append([_NOT_COMPILED] * len(regions))
-                yield from (region.source for region in regions)
+        def sources() -> Iterator[RegionSource]:
+            for function in making:
+                made[function.entry] = function
+                self._progress("plan", len(made), total)
+                places.extend((function.entry, number) for number, _ in function.sources)
+                yield from [source for _, source in function.sources]
+                function.sources.clear()
 
         done = 0
         with Compiler(self.options.jobs, self.store) as compiler:
             for index, result in compiler.compile_all(sources()):
-                function, position = places[index]
-                results[function][position] = result
+                function, number = places[index]
+                self.results.setdefault(function, {})[number] = result
                 done += 1
                 self._progress("compile", done, len(places))
             self.hits, self.misses = compiler.hits, compiler.misses
-        return works, results
+        return [made[address] for address in sorted(made)]
 
     # --- result -----------------------------------------------------------------------------------------
 
-    def _finish(
-        self,
-        works: Sequence[Work],
-        results: Sequence[Sequence[Result]],
-    ) -> Built:
-        kept: list[tuple[Work, CompiledFunction]] = []
-        for work, found in zip(works, results, strict=True):
-            function = compiled_whole(self.image, work, found)
-            if isinstance(function, Refusal):
-                self.refusals.append(function)
+    def _finish(self, made: Sequence[Made]) -> Built:
+        numbering = Numbering(made, self.request.guarded)
+        check_words(numbering.size)
+        left_out = {function.entry: function.left_out for function in made}
+        left_out.update((address, (refusal,)) for address, refusal in self.request.refused.items())
+        refusals = in_order(left_out)
+        refusals += [refusal for function in made for refusal in function.refusals]
+        selected = [function for function in made if function.selected]
+        kept = []
+        for function in selected:
+            obstructed = obstacle(self.image, function, self.results.get(function.entry, {}))
+            if obstructed is None:
+                kept.append(function)
             else:
-                kept.append((work, function))
+                refusals.append(obstructed)
         data_address = offline.reserve(self.image)
         while True:
-            tracepoints = self._countable([work for work, _ in kept], len(kept) == len(works))
-            if not tracepoints:
-                raise RefusedError(self._nothing_left())
+            rows = _Rows(self.image, numbering, kept, all_of_them=self.options.bare or len(kept) == len(selected))
             layout = datafile.layout(
-                str(self.image.path), self.image.build_id, tracepoints, self.prepared.words, self.image.content
+                str(self.image.path), self.image.build_id, rows, numbering.size, self.image.content
             )
+            if not rows.number:
+                raise RefusedError(_nothing_left([*refusals, *rows.refusals]))
             code_address = offline.after_data(data_address, layout.size)
-            counters = data_address + layout.counters_offset
-            laid = lay_out([function for _, function in kept], code_address, counters)
+            functions = _Stored(numbering, kept, self.results)
+            laid = lay_out(functions, code_address, data_address + layout.counters_offset)
             if not laid.failures:
                 break
             for index, failure in laid.failures.items():
-                self.refusals.append(refusal(kept[index][0], f"the code cannot be linked: {failure.reason}"))
-            kept = [item for index, item in enumerate(kept) if index not in laid.failures]
-        patches = trampolines(self.image.read, (function for _, function in kept), laid.places)
+                reason = f"the code cannot be linked: {failure.reason}"
+                refusals.append(refusal(function_of(self.image, kept[index]), reason))
+            kept = [function for index, function in enumerate(kept) if index not in laid.failures]
+        refusals += rows.refusals
+        patches = trampolines(self.image.read, functions, laid.places)
         overlay = Overlay(code_address, laid.code, data_address, datafile.encode(layout), patches)
-        report = self._report([work for work, _ in kept], tracepoints, len(laid.code))
-        return Built(overlay, tuple(self.refusals), report)
-
-    def _countable(self, kept: Sequence[Work], all_kept: bool) -> list[Tracepoint]:
-        """The tracepoints of functions that are kept, but for those that others would have to count."""
-        tracepoints = [point for work in kept for point in work.tracepoints]
-        if all_kept or self.options.bare:
-            return tracepoints
-        counted = {
-            value
-            for work in kept
-            for region in work.code.all_regions
-            for symbol, value in region.symbols.items()
-            if symbol[2] == "c"
-        }
-        result = []
-        for point in tracepoints:
-            if all(index in counted for index, _ in point.terms):
-                result.append(point)
-            else:
-                reason = "counted by blocks of a function that was left out"
-                self.refusals.append(Refusal(point.address, reason, function=point.function))
-        return result
-
-    def _nothing_left(self) -> str:
-        if not self.refusals:
-            return "nothing can be instrumented"
-        more = f", and {len(self.refusals) - 1} more" if len(self.refusals) > 1 else ""
-        return f"nothing can be instrumented: {self.refusals[0]}{more}"
+        return Built(overlay, tuple(refusals), self._report(made, kept, rows.number, len(laid.code), refusals))
 
     def _report(
-        self,
-        works: Sequence[Work],
-        tracepoints: Sequence[Tracepoint],
-        cache_bytes: int,
+        self, made: Sequence[Made], kept: Sequence[Made], tracepoints: int, cache: int, refusals: Sequence[Refusal]
     ) -> dict[str, Any]:
-        kinds = Counter(kind for work in works for kind in instructions(work).values())
-        lifted, verbatim = kinds[Handling.LIFTED], kinds[Handling.VERBATIM]
-        graphs = [work.plan.graph for work in works]
-        total = sum(len(block.instructions) for graph in graphs for block in graph.blocks.values())
-        regions_planned = (region for work in works for region in work.plan.regions)
-        blocks = {(block.address, block.lifted_end) for region in regions_planned for block in region.blocks}
+        lifted, verbatim = sum(function.lifted for function in kept), sum(function.verbatim for function in kept)
+        total = sum(function.instructions for function in kept)
         return {
             "functions": {
                 "total": len(self.image.functions),
-                "selected": self.prepared.functions_selected,
-                "instrumented": len(works),
+                "selected": len(self.request.selected),
+                "instrumented": len(kept),
             },
             "tracepoints": {
-                "selected": self.prepared.tracepoints_selected,
-                "instrumented": len(tracepoints),
+                "selected": sum(function.selected for function in made),
+                "instrumented": tracepoints,
             },
             "instructions": {"lifted": lifted, "verbatim": verbatim, "native": total - lifted - verbatim},
-            "bytes": {"lifted": sum(end - start for start, end in blocks), "cache": cache_bytes},
+            "bytes": {"lifted": sum(function.lifted_bytes for function in kept), "cache": cache},
             "refused": [
                 {"function": refusal.function, "address": refusal.address, "reason": refusal.reason}
-                for refusal in self.refusals
+                for refusal in refusals
             ],
             "seconds": dict(self.clock.seconds),
             "cache": {"hits": self.hits, "misses": self.misses},
@@ -248,6 +195,52 @@ class _Build:
     def _progress(self, stage: str, done: int, total: int) -> None:
         if self.options.progress is not None:
             self.options.progress(stage, done, total)
+
+
+class _Rows(Iterable[Tracepoint]):
+    """The tracepoints of the functions that are kept, but for those that others would have to count."""
+
+    def __init__(self, image: Image, numbering: Numbering, kept: Sequence[Made], all_of_them: bool) -> None:
+        self._image = image
+        self._numbering = numbering
+        self._kept = kept
+        self._entries = None if all_of_them else {function.entry for function in kept}
+        self.number = 0
+        """How many there were, once they have been gone through."""
+        self.refusals: list[Refusal] = []
+
+    def __iter__(self) -> Iterator[Tracepoint]:
+        self.number = 0
+        self.refusals.clear()
+        numbering, entries = self._numbering, self._entries
+        for made in self._kept:
+            for point in numbering.tracepoints(function_of(self._image, made), made):
+                if entries is None or all(numbering.owner(index) in entries for index, _ in point.terms):
+                    self.number += 1
+                    yield point
+                else:
+                    reason = "counted by blocks of a function that was left out"
+                    self.refusals.append(Refusal(point.address, reason, function=point.function))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored(Iterable[StoredFunction]):
+    """The functions that are kept as the linker wants them, made as they are gone through."""
+
+    numbering: Numbering
+    kept: Sequence[Made]
+    results: Mapping[int, Mapping[int, Result]]
+
+    def __iter__(self) -> Iterator[StoredFunction]:
+        for made in self.kept:
+            yield StoredFunction(self.numbering, made, self.results.get(made.entry, {}))
+
+
+def _nothing_left(refusals: Sequence[Refusal]) -> str:
+    if not refusals:
+        return "nothing can be instrumented"
+    more = f", and {len(refusals) - 1} more" if len(refusals) > 1 else ""
+    return f"nothing can be instrumented: {refusals[0]}{more}"
 
 
 def write(image: Image, built: Built, output: Path) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from typing import Final, Literal
 from codecache.compiler import assembly, compile_batch, optimised_text
 from codecache.types import CompiledRegion
 from ir.source import RegionSource, readable
-from jit.prepare import Clock, Effort, Options, Prepared, prepare
+from jit.options import Clock, Effort, Options
+from jit.prepare import Prepared, prepare
 from jit.regions import AnyRegion
 from jit.tracepoints import Point, Spec
 from lifter.cfg import build_all

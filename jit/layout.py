@@ -6,12 +6,12 @@ it chooses, since the code refers to everything relative to itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, Protocol
 
-from codecache.link import LinkFailure, Unit, link
+from codecache.link import Extent, LinkFailure, Unit, arrange, link
 from codecache.types import CompiledRegion, Patch
 from jit.trampolines import JUMP, Site, jump_to
 from lifter.errors import ProbeloomError
@@ -46,6 +46,39 @@ class CompiledFunction:
     redirects: tuple[tuple[int, int, int], ...]
     """(address, opcode, head of the stub that it is sent to) of each redirected call or jump."""
 
+    def extents(self) -> Iterator[tuple[int, Extent]]:
+        """Head and extent of each piece."""
+        for piece in self.pieces:
+            region = piece.region
+            yield piece.head, Extent(len(stub(region.shift, piece.flags_in)), len(region.code), len(region.data))
+
+
+class Linkable(Protocol):
+    """What is needed of a `CompiledFunction`. Its pieces may be made when they are asked for."""
+
+    @property
+    def entry(self) -> int:
+        """Address of the function."""
+
+    @property
+    def entry_stub(self) -> bool:
+        """As in `CompiledFunction`, like the others."""
+
+    @property
+    def pieces(self) -> Iterable[Piece]:
+        """Its regions and stubs."""
+
+    @property
+    def sites(self) -> Iterable[Site]:
+        """How control gets into them."""
+
+    @property
+    def redirects(self) -> Iterable[tuple[int, int, int]]:
+        """Calls and jumps that are sent to stubs."""
+
+    def extents(self) -> Iterable[tuple[int, Extent]]:
+        """Head and extent of each piece, in the order of these."""
+
 
 @dataclass(frozen=True, slots=True)
 class LaidOut:
@@ -58,43 +91,72 @@ class LaidOut:
     """Functions that cannot stand there, by index: nothing of them may be entered."""
 
 
-def lay_out(functions: Sequence[CompiledFunction], code_address: int, counters: int) -> LaidOut:
+def lay_out(functions: Iterable[Linkable], code_address: int, counters: int) -> LaidOut:
     """Every region of `functions` from `code_address` on; counter i is at `counters` + 8 * i.
 
     Jumps between regions stay in the cache. A jump or call from another function goes to the entry's stub where there
-    is one: it is an entry.
+    is one: it is an entry. `functions` are gone through twice, and may be made anew.
     """
-    stubs = {function.entry for function in functions if function.entry_stub}
-    everything = [(number, piece) for number, function in enumerate(functions) for piece in function.pieces]
-    index_of = {piece.head: index for index, (_, piece) in enumerate(everything)}
-    units = []
-    for number, piece in everything:
+    stubs: set[int] = set()
+    index_of: dict[int, int] = {}
+    owners: list[int] = []
+
+    def extents() -> Iterator[Extent]:
+        for number, function in enumerate(functions):
+            if function.entry_stub:
+                stubs.add(function.entry)
+            for head, extent in function.extents():
+                index_of[head] = len(owners)
+                owners.append(number)
+                yield extent
+
+    arranged = arrange(extents(), code_address, CODE_ALIGNMENT)
+    linked = link(_Units(functions, counters, stubs, index_of), code_address, CODE_ALIGNMENT, arranged)
+    places = {head: linked.addresses[index] for head, index in index_of.items()}
+    failures = {owners[index]: failure for index, failure in linked.failures.items()}
+    return LaidOut(linked.code, places, failures)
+
+
+@dataclass(frozen=True, slots=True)
+class _Units:
+    """The regions of functions as the linker wants them, made as they are gone through."""
+
+    functions: Iterable[Linkable]
+    counters: int
+    """Address of counter 0."""
+    stubs: set[int]
+    """Entries of functions that have a stub for them."""
+    index_of: Mapping[int, int]
+    """Head of each region -> its number."""
+
+    def __iter__(self) -> Iterator[Unit]:
+        for function in self.functions:
+            for piece in function.pieces:
+                yield self._unit(function, piece)
+
+    def _unit(self, function: Linkable, piece: Piece) -> Unit:
         symbols: dict[str, int] = {}
         entries: dict[str, int] = {}
-        own_entry = functions[number].entry
+        own_entry, index_of, stubs = function.entry, self.index_of, self.stubs
         inside = piece.head >= 0 or (piece.head == -own_entry and own_entry in stubs)
         for symbol, value in piece.symbols.items():
             kind = symbol[2]
             if kind in "cw":
-                symbols[symbol] = counters + 8 * value
+                symbols[symbol] = self.counters + 8 * value
                 continue
-            stub_first = not (inside and value == own_entry)
-            target = index_of.get(-value) if stub_first and value in stubs else None
+            stub_first = value in stubs and not (inside and value == own_entry)
+            target = index_of.get(-value) if stub_first else None
             if target is None:
                 target = index_of.get(value)
             if kind == "x" and target is not None:
                 entries[symbol] = target
             else:
                 symbols[symbol] = value
-        units.append(Unit(piece.region, stub(piece.region.shift, piece.flags_in), symbols, entries))
-    linked = link(units, code_address, CODE_ALIGNMENT)
-    places = {piece.head: linked.addresses[index] for index, (_, piece) in enumerate(everything)}
-    failures = {everything[index][0]: failure for index, failure in linked.failures.items()}
-    return LaidOut(linked.code, places, failures)
+        return Unit(piece.region, stub(piece.region.shift, piece.flags_in), symbols, entries)
 
 
 def trampolines(
-    read: Callable[[int, int], bytes], functions: Iterable[CompiledFunction], places: Mapping[int, int]
+    read: Callable[[int, int], bytes], functions: Iterable[Linkable], places: Mapping[int, int]
 ) -> tuple[Patch, ...]:
     """The patches of `functions`, in address order. `read` gives the original bytes, `places` where regions are.
 

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 from codecache.types import Overlay
 from jit.atomicfile import is_descriptor, replacing
 from jit.elfwriter import EHDR_SIZE, PAGE, PT_PROBELOOM, Added, Chunk, ElfEditor
-from jit.startup import ALIGNMENT, build_startup, startup_size
+from jit.startup import ALIGNMENT, Memory, Startup
 from lifter.errors import ProbeloomError, RefusedError, UsageError
 from lifter.image.types import Image, Kind
 
@@ -50,9 +52,10 @@ def after_data(data_address: int, data_size: int) -> int:
     return -(-(data_address + data_size) // PAGE) * PAGE
 
 
-def write(image: Image, overlay: Overlay, output: Path) -> tuple[str, ...]:
+def write(image: Image, overlay: Overlay, output: Path, memory: Memory | None = None) -> tuple[str, ...]:
     """Writes the image with the overlay and the start-up code to `output`, in one step: whole or not at all.
 
+    `memory` knows the files that were written and checked before: the very same is not checked again.
     Permissions are kept, ownership where this user may give files away (a set-user-id bit is dropped where
     not). Returns notes for the user. Raises UsageError when `output` cannot be written, is the input or no
     plain file; RefusedError when the image has no place for the overlay; ProbeloomError for an overlay that
@@ -61,15 +64,19 @@ def write(image: Image, overlay: Overlay, output: Path) -> tuple[str, ...]:
     target = _target(image, output)
     editor = _editor(image)
     editor.patch(overlay.patches)
-    chunks, size = _compose(image, overlay, editor)
+    chunks, size = _compose(image, overlay, editor, Startup(memory))
+    identity = _identity(image, overlay, chunks) if memory is not None else ""
+    known = memory is not None and memory.get_plan(identity) is not None
     try:
         with replacing(target) as file:
             for offset, content in chunks:
                 _write_at(file, offset, content)
             os.ftruncate(file, size)
             notes = _copy_attributes(image, file)
-            if size < _LARGEST_CHECKED:
+            if size < _LARGEST_CHECKED and not known:
                 _check(editor, overlay, f"/proc/self/fd/{file}")
+                if memory is not None:
+                    memory.put_plan(identity, b"checked")
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from None
     return notes
@@ -100,14 +107,24 @@ def _target(image: Image, output: Path) -> Path:
     return target
 
 
-def _compose(image: Image, overlay: Overlay, editor: ElfEditor) -> tuple[list[Chunk], int]:
+def _identity(image: Image, overlay: Overlay, chunks: Sequence[Chunk]) -> str:
+    """Of a written file, and of what it is checked against."""
+    digest = sha256(Path(__file__).read_bytes() + image.content)
+    for content in (*(content for _, content in chunks), overlay.code, overlay.data):
+        digest.update(len(content).to_bytes(8, "little") + content)
+    places = [(patch.address, patch.after) for patch in overlay.patches]
+    digest.update(repr((places, [offset for offset, _ in chunks], overlay.code_address, overlay.data_address)).encode())
+    return f"checked {digest.hexdigest()}"
+
+
+def _compose(image: Image, overlay: Overlay, editor: ElfEditor, startup: Startup) -> tuple[list[Chunk], int]:
     start = -(-(overlay.code_address + len(overlay.code)) // ALIGNMENT) * ALIGNMENT
-    _check_reach(editor, max(start + startup_size(), overlay.data_address + len(overlay.data)))
+    _check_reach(editor, max(start + startup.size, overlay.data_address + len(overlay.data)))
     is_library = image.kind is Kind.LIBRARY
     original = editor.initialiser() if is_library else image.entry
     if original is not None and not any(s.address <= original < s.address + s.memory_size for s in editor.loaded):
         raise RefusedError(f"{image.path}: starts at {original:#x}, where it loads nothing")
-    startup, entered = build_startup(start, overlay.data_address, original, is_library)
+    first, entered = startup.build(start, overlay.data_address, original, is_library)
     data = overlay.data
     if is_library:
         spare = -(-len(data) // 16) * 16
@@ -116,7 +133,7 @@ def _compose(image: Image, overlay: Overlay, editor: ElfEditor) -> tuple[list[Ch
             data += bytes(spare - len(data)) + moved
     else:
         editor.set_entry(entered)
-    code = overlay.code + bytes(start - overlay.code_address - len(overlay.code)) + startup
+    code = overlay.code + bytes(start - overlay.code_address - len(overlay.code)) + first
     return editor.finish(
         [
             Added(".probeloom.data", overlay.data_address, data, writable=True),

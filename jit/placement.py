@@ -97,9 +97,10 @@ class CounterPlacing:
         self._frequencies = Frequencies(graph)
         self._addresses = self._frequencies.addresses
         self._blocks = list(graph.blocks.values())
-        self._lifted = [lift_block(block) for block in self._blocks]
+        self.lifted = [lift_block(block) for block in self._blocks]
+        """All blocks, in address order."""
         index = self._frequencies.index
-        self._inside = [[index[s] for s in dict.fromkeys(block.successors) if s in index] for block in self._lifted]
+        self._inside = [[index[s] for s in dict.fromkeys(block.successors) if s in index] for block in self.lifted]
         """Successors that control gets to without leaving lifted code."""
         self._loops = self._tight_loops()
         self._in_loop = {number for loop in self._loops for number in loop}
@@ -229,7 +230,7 @@ class CounterPlacing:
 
     def _cost(self, number: int) -> float:
         """Of a counter in a block, in jumps."""
-        block, lifted = self._blocks[number], self._lifted[number]
+        block, lifted = self._blocks[number], self.lifted[number]
         runs = self._frequencies.blocks[number]
         if number in self._in_loop or block.address in self._instrumented:
             return _IN_LOOP * runs
@@ -279,7 +280,7 @@ class CounterPlacing:
 
         It does where the function returns, or gets to a lifted block, within `room` instructions.
         """
-        block = self._lifted[number]
+        block = self.lifted[number]
         room -= len(block.body) + 1
         if room < 0 or number in self._in_loop or block.cut:
             return 0.0

@@ -80,46 +80,60 @@ class _Draft:
             self.refused[address] = Refusal(address, reason, code, hint, graph.function.demangled)
 
 
+class _Lifting:
+    """The blocks of a function lifted, each once: a function is planned several times."""
+
+    def __init__(self, graph: FunctionGraph, placing: CounterPlacing | None) -> None:
+        self._graph = graph
+        self._known: dict[tuple[int, bool], LiftedBlock] = {}
+        if placing is not None:
+            self._known.update(((block.address, False), block) for block in placing.lifted)
+
+    def block(self, address: int, take_call: bool = False) -> LiftedBlock:
+        """A block: see `lift_block`."""
+        found = self._known.get((address, take_call))
+        if found is None:
+            found = self._known[address, take_call] = lift_block(self._graph.blocks[address], take_call=take_call)
+        return found
+
+
 def plan_function(
     image: Image,
     graph: FunctionGraph,
     probed: Collection[int],
     counted: Collection[int],
     entry_apart: bool,
-    padding_taken: set[int],
     placing: CounterPlacing | None,
     whole_pages: bool = False,
 ) -> FunctionPlan:
     """Plan a function.
 
     `probed` are the blocks that must run in lifted form, `counted` those whose counts are asked for. `entry_apart` asks
-    for entries to be told from jumps back to the first block. `padding_taken` is shared by all functions of an image.
+    for entries to be told from jumps back to the first block.
     `placing` chooses where counters are best; without it, every block of `counted` has one.
     `whole_pages` keeps every patch inside a page (see `Room`).
     """
     probes = frozenset(probed)
+    lifting = _Lifting(graph, placing)
 
-    def plan(placement: Placement) -> tuple[FunctionPlan, set[int]]:
-        padding = set(padding_taken)
-        return _plan_once(image, graph, probes, placement, entry_apart, padding, whole_pages), padding
+    def plan(placement: Placement) -> FunctionPlan:
+        return _plan_once(image, graph, lifting, probes, placement, entry_apart, whole_pages)
 
     placement = everywhere(counted)
     if placing is not None:
         barred: set[int] = set()
         while True:
             placement = placing.place(barred)
-            found, padding = plan(placement)
+            found = plan(placement)
             failed = placement.counted & found.refused.keys()
             if not failed:
                 break
             barred |= failed
         if len(placement.counts) == len(counted):
-            padding_taken |= padding
             return replace(found, counted=tuple(sorted(placement.counted)), counts=placement.counts)
         # Where everything is lifted, there are more bytes for trampolines.
         placement = everywhere(counted)
-    found, padding = plan(placement)
-    padding_taken |= padding
+    found = plan(placement)
     kept = sorted(placement.counted - found.refused.keys())
     return replace(found, counted=tuple(kept), counts={block: placement.counts[block] for block in kept})
 
@@ -127,10 +141,10 @@ def plan_function(
 def _plan_once(
     image: Image,
     graph: FunctionGraph,
+    lifting: _Lifting,
     probed: frozenset[int],
     placement: Placement,
     entry_stub: bool,
-    padding_taken: set[int],
     whole_pages: bool,
 ) -> FunctionPlan:
     """Plan a function with its counters where `placement` has them; some of their blocks may be refused."""
@@ -141,7 +155,7 @@ def _plan_once(
     counted = placement.counted - probed
     draft = _Draft(set(lifted), placement.counted | probed | ({entry} if entry_stub else frozenset()))
     while True:
-        blocks = {a: lift_block(graph.blocks[a], take_call=a in draft.taken_calls) for a in sorted(draft.lifted)}
+        blocks = {a: lifting.block(a, take_call=a in draft.taken_calls) for a in sorted(draft.lifted)}
         redirects = _redirects(graph, blocks, counted, entry if entry_stub else None, whole_pages)
         empty = [
             a for a, b in blocks.items() if not b.body and b.terminator is Terminator.NATIVE and a not in redirects
@@ -153,15 +167,12 @@ def _plan_once(
         for address in redirects:
             del blocks[address]
         external = external_entries(graph, blocks)
-        # Padding is claimed for good only by the plan that is kept.
-        taken = set(padding_taken)
-        room = Room(image, graph, blocks, external | graph.entries, taken, whole_pages)
+        room = Room(image, graph, blocks, external | graph.entries, whole_pages)
         for redirect in redirects.values():
             room.claim(redirect.site, JUMP)
         sites, without = find_sites(room, image, graph, sorted(external & blocks.keys()))
         if not without:
-            padding_taken |= taken
-            copies = {a: lift_block(graph.blocks[a]) for a in placement.copied - blocks.keys() - draft.barred}
+            copies = {a: lifting.block(a) for a in placement.copied - blocks.keys() - draft.barred}
             heads = (external & blocks.keys()) | _large_frames(image, blocks)
             regions = form_regions(blocks | _reached(blocks, copies), heads)
             return FunctionPlan(

@@ -75,16 +75,13 @@ class Room:
         graph: FunctionGraph,
         lifted: Mapping[int, LiftedBlock],
         entries: Iterable[int],
-        taken: set[int],
         whole_pages: bool = False,
     ) -> None:
-        """`entries` are all addresses in the function at which code outside the cache can arrive; `taken` the
-        padding bytes that other functions use already (added to by `claim`). `whole_pages` keeps each trampoline,
-        springboard and all, inside one page, where it can be written at once."""
+        """`entries` are all addresses in the function at which code outside the cache can arrive. `whole_pages` keeps
+        each trampoline, springboard and all, inside one page, where it can be written at once."""
         self._image = image
         self._graph = graph
         self._lifted = lifted
-        self._taken = taken
         self._whole_pages = whole_pages
         self._start = graph.function.address
         end = max(graph.function.end, max((b.end for b in graph.blocks.values()), default=0))
@@ -102,7 +99,10 @@ class Room:
                 self._bytes[first:last] = b"\1" * (last - first)
 
     def _mark_padding(self, end: int) -> None:
-        """Padding in and right after the function: bytes in no block that are nops up to the next block."""
+        """Padding in and right after the function: bytes in no block that are nops up to the next block.
+
+        It ends where the next function starts, so no two functions have the same.
+        """
         ends = sorted((block.address, block.end) for block in self._graph.blocks.values())
         refused = {refusal.address for refusal in self._graph.refusals}
         for (_, stop), (following, _) in zip(ends, [*ends[1:], (end + _FARTHEST_PADDING, 0)], strict=True):
@@ -115,9 +115,7 @@ class Room:
             if not refused.isdisjoint(span) or not self._walls.isdisjoint(span):
                 continue
             self._padding.append(span)
-            for address in span:
-                if address not in self._taken:
-                    self._bytes[address - self._start] = 1
+            self._bytes[span.start - self._start : span.stop - self._start] = b"\1" * len(span)
 
     def _next_function(self, address: int) -> int:
         following = self._image.next_function(address)
@@ -153,8 +151,6 @@ class Room:
         """Take bytes: nothing else gets them."""
         first = address - self._start
         self._bytes[first : first + size] = bytes(size)
-        for span in self._padding:
-            self._taken.update(range(max(span.start, address), min(span.stop, address + size)))
 
     def springboard(self, jump: int) -> int | None:
         """Five bytes within reach of a two-byte jump at `jump`, or None."""

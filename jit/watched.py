@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from jit import event_log
+from jit.analysis import to_analyse
 from jit.emulate import Exit, ExitKind, Run
 from jit.emulation_limits import StretchTable
 from jit.event_log import KEY_SHIFT
-from jit.prepare import to_analyse
 from lifter.cfg import build_all
 from lifter.graph import Block, FunctionGraph
 from lifter.image.types import Function, Image

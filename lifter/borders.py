@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from lifter.graph import FunctionGraph
 from lifter.image.types import Image
 from lifter.instruction import Flow
-from lifter.liveness import Liveness
+from lifter.liveness import LiveBlocks
 from lifter.registers import ARITHMETIC_FLAGS, GPRS
 
 
@@ -20,14 +20,15 @@ class Borders:
     def __init__(
         self,
         image: Image,
-        graphs: Mapping[int, FunctionGraph],
-        liveness: Liveness,
         graph: FunctionGraph,
+        live: LiveBlocks,
+        elsewhere: Callable[[int], int | None],
     ) -> None:
-        self._image = image
-        self._graphs = graphs
-        self._liveness = liveness
+        """`live` is what is live in the function itself, `elsewhere` tells it of an address outside of it, or None
+        where nothing is known there."""
         self._graph = graph
+        self._live = live
+        self._elsewhere = elsewhere
         self._known: dict[int, int] = {}
         self._go_flags = _live_flags(graph) if image.is_go else None
         self._jumps: dict[int, int] = {}
@@ -49,16 +50,15 @@ class Borders:
             return GPRS | self._flags_at(address, self._go_flags)
         function = self._graph.function
         if function.address <= address < function.end:
-            return self._liveness.live_at(self._graph, address)
-        other = self._image.function_at(address)
-        graph = self._graphs.get(other.address) if other is not None else None
-        if graph is not None:
-            return self._liveness.live_at(graph, address)
+            return self._live.at(self._graph, address)
+        known = self._elsewhere(address)
+        if known is not None:
+            return known
         block = self._graph.blocks.get(self._jumps.get(address, -1))
         if block is not None:
             # With what the jump itself reads: a condition may be read again beyond it.
-            return self._liveness.live_at(self._graph, block.last_address)
-        return self._liveness.live_at(self._graph, address)
+            return self._live.at(self._graph, block.last_address)
+        return self._live.at(self._graph, address)
 
     def _flags_at(self, address: int, at_ends: Mapping[int, int]) -> int:
         for block in self._graph.blocks.values():

@@ -7,22 +7,33 @@ change until nothing changes any more.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from lifter.descent import Descent
+from lifter.exits import exits, falls_out
 from lifter.graph import FunctionGraph
 from lifter.image.scan import branch_targets
 from lifter.image.types import Function, Image
-from lifter.instruction import Flow
 from lifter.jumptable import KnownTables
 from lifter.noreturn import find_noreturn
+from lifter.outline import FLOWS, Outline
+from lifter.packing import Graphs, pack
+from lifter.returning import needed_to_return
+from lifter.summaries import make_piece
 
 _ROUNDS = 20
 """Of mutual influence between functions; what is still open after them stays as it is."""
+_FIRST_ROUNDS = 16
+_SMALLEST_ROUND = 64
+"""In so many rounds all graphs are made for the first time, of at least so many functions each."""
 
 
 def build_graph(
@@ -38,82 +49,128 @@ def build_graph(
     functions of the image that are proved never to return (`lifter.noreturn.find_noreturn`); `known_tables` (by default
     computed anew) knows where tables end for lack of a bound. `build_all` finds all of these itself: prefer it.
     """
-    return Descent(image, function, noreturn, known_tables or KnownTables.of(image)).build(extra_entries)
+    tables = known_tables or KnownTables.of(image)
+    return Descent(image, function, noreturn, tables.of_function()).build(extra_entries)
 
 
-def build_all(image: Image, functions: Iterable[Function]) -> dict[int, FunctionGraph]:
+@dataclass(frozen=True, slots=True)
+class GraphTask:
+    """A graph to be made: the arguments of `build_graph`."""
+
+    function: int
+    """Its address."""
+    entries: tuple[int, ...]
+    noreturn: frozenset[int]
+
+
+GraphResult = tuple[int, bytes, Outline]
+"""Address of a function, its graph, packed, and its outline."""
+Share = Callable[[Iterable[GraphTask]], Iterable[GraphResult]]
+"""Does tasks, in whichever processes and in any order."""
+
+
+def _outline(image: Image, graph: FunctionGraph) -> Outline:
+    """The outline of a function."""
+    transfers = array("q")
+    for block in graph.blocks.values():
+        target = graph.callees.get(block.last_address)
+        if target is not None:
+            transfers.extend((block.address, target, FLOWS.index(block.flow)))
+    needed = needed_to_return(image, graph)
+    return Outline(
+        array("q", sorted(exits(graph))),
+        falls_out(graph),
+        transfers,
+        None if needed is None else frozenset(needed),
+        make_piece(image, graph, MappingProxyType({})),
+    )
+
+
+class GraphMaker:
+    """Makes the graphs of an image, each from its task alone."""
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self._tables = KnownTables.of(image)
+
+    def make(self, task: GraphTask) -> GraphResult:
+        """Do one task."""
+        function = self._image.function_at(task.function)
+        assert function is not None
+        graph = build_graph(self._image, function, task.entries, task.noreturn, self._tables)
+        return function.address, pack(graph), _outline(self._image, graph)
+
+
+def build_all(image: Image, functions: Iterable[Function], share: Share | None = None) -> Graphs:
     """Graphs of `functions` by address, with the entries that they give each other.
 
     Where code outside `functions` could jump into them (other functions of the image, code in no function), every byte
-    pattern that is a jump there counts as one: a superset, since an entry too many costs nothing but speed.
+    pattern that is a jump there counts as one: a superset, since an entry too many costs nothing but speed. `share`
+    does the tasks; what comes out does not depend on who does them.
     """
-    chosen = {function.address: function for function in functions}
-    tables = KnownTables.of(image)
-    noreturn: frozenset[int] = frozenset()
-    graphs: dict[int, FunctionGraph] = {}
-    extra: dict[int, set[int]] = {}
-    changed: set[int] = set()
-
-    def update(address: int) -> None:
-        entries = sorted(extra.get(address, ()))
-        graph = graphs[address] = build_graph(image, chosen[address], entries, noreturn, tables)
-        for target in exits(graph):
-            owner = image.function_at(target)
-            if owner is None or owner.address in (target, address) or owner.address not in chosen:
-                continue
-            entered = extra.setdefault(owner.address, set())
-            if target in entered:
-                continue
-            entered.add(target)
-            known = graphs.get(owner.address)
-            if known is not None and target not in known.entries:
-                changed.add(owner.address)
-
-    # Cold parts mostly come first, so that most entries are known when their function's turn comes.
-    for address in sorted(chosen):
-        update(address)
-    _add_foreign_entries(image, graphs, extra)
-    changed.update(address for address in extra if not extra[address] <= graphs[address].entries)
-    for _ in range(_ROUNDS):
-        if not changed:
-            # Only now: a function whose ways out are not all known would seem never to return.
-            proved = find_noreturn(graphs, image)
-            changed.update(_callers_of(proved - noreturn, graphs))
-            noreturn |= proved
-            if not changed:
-                break
-        fresh = sorted(changed)
-        changed.clear()
-        for address in fresh:
-            update(address)
-    return graphs
+    return _Building(image, functions, share or partial(map, GraphMaker(image).make)).run()
 
 
-def exits(graph: FunctionGraph) -> set[int]:
-    """Addresses outside the function where control goes directly: calls, jumps, tables, falling off its end."""
-    function = graph.function
-    found = set(graph.callees.values())
-    for table in graph.tables.values():
-        found.update(table.targets)
-    found.update(function.landing_pads)
-    found = {target for target in found if not function.address <= target < function.end}
-    end = falls_out(graph)
-    if end is not None:
-        found.add(end)
-    return found
+class _Building:
+    """The work on all graphs of an image, in rounds: what one round finds is told to the next."""
+
+    def __init__(self, image: Image, functions: Iterable[Function], share: Share) -> None:
+        self._image = image
+        self._chosen = {function.address: function for function in functions}
+        self._share = share
+        self._noreturn: frozenset[int] = frozenset()
+        self._graphs = Graphs(image)
+        self._extra: dict[int, set[int]] = {}
+        """Function -> addresses in it that others jump to or call."""
+        self._changed: set[int] = set()
+        """Functions whose graphs have to be made again."""
+
+    def run(self) -> Graphs:
+        """All rounds."""
+        # Cold parts mostly come first, so that most entries are known when their function's turn comes.
+        addresses = sorted(self._chosen)
+        size = max(_SMALLEST_ROUND, -(-len(addresses) // _FIRST_ROUNDS))
+        for at in range(0, len(addresses), size):
+            self._make(addresses[at : at + size])
+        self._graphs.sort()
+        _add_foreign_entries(self._image, self._graphs, self._extra)
+        for address, entered in self._extra.items():
+            if not entered <= self._graphs[address].open_entries:
+                self._changed.add(address)
+        for _ in range(_ROUNDS):
+            if not self._changed:
+                # Only now: a function whose ways out are not all known would seem never to return.
+                proved = find_noreturn(self._graphs, self._image)
+                self._changed.update(_callers_of(proved - self._noreturn, self._graphs))
+                self._noreturn |= proved
+                if not self._changed:
+                    break
+            fresh = sorted(self._changed)
+            self._changed.clear()
+            self._make(fresh)
+        return self._graphs
+
+    def _make(self, addresses: Iterable[int]) -> None:
+        """Make some graphs (anew), and note what they say of others."""
+        tasks = [
+            GraphTask(address, tuple(sorted(self._extra.get(address, ()))), self._noreturn) for address in addresses
+        ]
+        entered: set[tuple[int, int]] = set()
+        for address, packed, found in self._share(tasks):
+            self._graphs.put(self._chosen[address], packed, found)
+            for target in found.exits:
+                owner = self._image.function_at(target)
+                if owner is not None and owner.address not in (target, address) and owner.address in self._chosen:
+                    entered.add((owner.address, target))
+        for owner_address, target in entered:
+            known = self._extra.setdefault(owner_address, set())
+            if target not in known:
+                known.add(target)
+                if owner_address in self._graphs and target not in self._graphs[owner_address].open_entries:
+                    self._changed.add(owner_address)
 
 
-def falls_out(graph: FunctionGraph) -> int | None:
-    """The address after the function, if control can run into it without a jump; else None."""
-    if not graph.blocks:
-        return None
-    block = graph.blocks[max(graph.blocks)]
-    if block.end != graph.function.end or (block.successors and block.last.flow is not Flow.BRANCH):
-        return None
-    return block.end if block.last.flow in (Flow.NEXT, Flow.BRANCH) else None
-
-
-def _callers_of(targets: frozenset[int], graphs: Mapping[int, FunctionGraph]) -> set[int]:
+def _callers_of(targets: frozenset[int], graphs: Graphs) -> set[int]:
     """Functions that call one of `targets` and go on after it."""
     if not targets:
         return set()
@@ -125,16 +182,16 @@ def _callers_of(targets: frozenset[int], graphs: Mapping[int, FunctionGraph]) ->
     }
 
 
-def _add_foreign_entries(image: Image, graphs: Mapping[int, FunctionGraph], extra: dict[int, set[int]]) -> None:
+def _add_foreign_entries(image: Image, graphs: Graphs, extra: dict[int, set[int]]) -> None:
     """Note in `extra` what code outside the graphs may jump to."""
     for address, targets in foreign_targets(image, graphs).items():
         graph = graphs[address]
         for target in targets:
-            if target not in graph.entries and _is_instruction(graph, target):
+            if target not in graph.open_entries and _is_instruction(graph, target):
                 extra.setdefault(address, set()).add(target)
 
 
-def foreign_targets(image: Image, graphs: Mapping[int, FunctionGraph]) -> dict[int, set[int]]:
+def foreign_targets(image: Image, graphs: Graphs) -> dict[int, set[int]]:
     """Function among `graphs` -> addresses in it that code outside all of them may jump to or call.
 
     By byte patterns, instruction borders unknown: a superset. Code that a graph left out is outside of it: no graph
@@ -143,17 +200,16 @@ def foreign_targets(image: Image, graphs: Mapping[int, FunctionGraph]) -> dict[i
     found: dict[int, set[int]] = {}
     if not graphs:
         return found
-    starts = np.array(sorted(graphs), np.int64)
-    ends = np.array([graphs[start].function.end for start in starts.tolist()], np.int64)
+    starts, ends = graphs.bounds().T
+    known = graphs.spans()
     long = branch_targets(image)
     short_target, short_site = _short_jumps(image)
     target = np.concatenate([long.target, short_target])
     site = np.concatenate([long.site, short_site])
     owner = np.searchsorted(starts, target, "right") - 1
     inside = (owner >= 0) & (target < ends[owner])
-    known = sorted((block.address, block.end) for graph in graphs.values() for block in graph.blocks.values())
-    if known:
-        firsts, lasts = np.array(known, np.int64).T
+    if len(known):
+        firsts, lasts = known.T
         source = np.searchsorted(firsts, site, "right") - 1
         foreign = (source < 0) | (site >= lasts[source])
     else:

@@ -39,8 +39,9 @@ from lifter.x86.text import displacement_text, immediate_text, target_text, text
 _KEY: Final = 4
 """Bytes of an instruction that mostly determine its length."""
 _LONG_KEY: Final = 8
-_LIMIT: Final = 1_000_000
-"""Entries per memo, before it is emptied: bounds memory in a process that reads many files."""
+_LIMIT: Final = 1 << 17
+"""Entries per memo, before it is emptied: a hundred megabytes of instructions. Most of those of a large program occur
+once."""
 
 _LENGTHS: Final[dict[bytes, int]] = {}
 """First 4 (or 8) bytes -> length; 0 where more bytes are needed to know it."""
@@ -140,7 +141,11 @@ def _decode_new(window: bytes) -> Instruction | Undecodable:
         return result
     key = (window[:head_size], size)
     template = _TEMPLATES.get(key)
+    if len(_INSTRUCTIONS) >= _LIMIT:
+        _INSTRUCTIONS.clear()
     if template is None:
+        if len(_TEMPLATES) >= _LIMIT:
+            _TEMPLATES.clear()
         template = _TEMPLATES[key] = _make_template(code, parts or layout.parse(code))
     if isinstance(template, str):
         # Not interned: what is interned advances a run by the known length, this by one byte.
@@ -158,9 +163,7 @@ def _head_size(parts: Layout) -> int:
 
 def _remember(window: bytes, parts: Layout) -> tuple[int, int]:
     """Enter length and head under the shortest key that determines them: everything up to ModRM and SIB."""
-    if len(_INSTRUCTIONS) >= _LIMIT:
-        _INSTRUCTIONS.clear()
-        _TEMPLATES.clear()
+    if len(_LAYOUTS) >= _LIMIT:
         _LENGTHS.clear()
         _LAYOUTS.clear()
     found = (parts.size, _head_size(parts))

@@ -6,31 +6,58 @@ its number of instructions is exact even when a call never comes back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from lifter.decode import decode, decode_run
 from lifter.errors import Refusal
 from lifter.image.types import Function
-from lifter.instruction import Instruction
+from lifter.instruction import Flow, Instruction, Undecodable
 
 
-@dataclass(frozen=True, slots=True)
 class Block:
-    """A basic block of the original code."""
+    """A basic block of the original code. Not to be changed.
 
-    address: int
-    instructions: tuple[Instruction, ...]
-    """At least one."""
-    successors: tuple[int, ...]
-    """Addresses where control goes next *inside the function*: branch target and fall-through, jump-table
-    targets, the instruction after a call that can return. One that is not in the graph's `blocks` is code that
-    was left out (see `refusals`): control leaves to the original there."""
+    Its instructions are given, or decoded from its bytes when they are first asked for: of most blocks most of the
+    time only the last one matters.
+    """
 
-    size: int = field(init=False)
-    """In bytes."""
+    __slots__ = ("_last", "_last_size", "_lines", "address", "flow", "size", "successors")
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", sum(len(instruction.code) for instruction in self.instructions))
+    def __init__(self, address: int, instructions: Sequence[Instruction], successors: tuple[int, ...]) -> None:
+        self.address = address
+        self.successors = successors
+        """Addresses where control goes next *inside the function*: branch target and fall-through, jump-table
+        targets, the instruction after a call that can return. One that is not in the graph's `blocks` is code that
+        was left out (see `refusals`): control leaves to the original there."""
+        self.size = sum([len(instruction.code) for instruction in instructions])
+        """In bytes."""
+        self.flow = instructions[-1].flow
+        """How control leaves its last instruction."""
+        self._lines: tuple[Instruction, ...] | bytes = tuple(instructions)
+        self._last: Instruction | None = instructions[-1]
+        self._last_size = len(instructions[-1].code)
+
+    @classmethod
+    def of_code(cls, address: int, code: bytes, last_size: int, flow: Flow, successors: tuple[int, ...]) -> Block:
+        """The block with these bytes, of which the last instruction has `last_size`, and `flow`."""
+        block = cls.__new__(cls)
+        block.address = address
+        block.successors = successors
+        block.size = len(code)
+        block.flow = flow
+        block._lines = code
+        block._last = None
+        block._last_size = last_size
+        return block
+
+    @property
+    def instructions(self) -> tuple[Instruction, ...]:
+        """At least one."""
+        lines = self._lines
+        if isinstance(lines, bytes):
+            lines = self._lines = tuple([_decoded(found) for _, found in decode_run(lines)])
+        return lines
 
     @property
     def end(self) -> int:
@@ -40,12 +67,16 @@ class Block:
     @property
     def last(self) -> Instruction:
         """The instruction that ends it."""
-        return self.instructions[-1]
+        last = self._last
+        if last is None:
+            lines = self._lines
+            last = self._last = _decoded(decode(lines[-self._last_size :])) if isinstance(lines, bytes) else lines[-1]
+        return last
 
     @property
     def last_address(self) -> int:
         """Address of the instruction that ends it."""
-        return self.end - len(self.last.code)
+        return self.address + self.size - self._last_size
 
     def addressed(self) -> list[tuple[int, Instruction]]:
         """Its instructions with their addresses."""
@@ -55,6 +86,23 @@ class Block:
             result.append((address, instruction))
             address += len(instruction.code)
         return result
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Block):
+            return NotImplemented
+        same = self.address == other.address and self.successors == other.successors
+        return same and self.instructions == other.instructions
+
+    def __hash__(self) -> int:
+        return hash((self.address, self.size))
+
+    def __repr__(self) -> str:
+        return f"Block({self.address:#x}, {self.instructions!r}, {self.successors!r})"
+
+
+def _decoded(found: Instruction | Undecodable) -> Instruction:
+    assert isinstance(found, Instruction), "the bytes of a block were decoded before"
+    return found
 
 
 @dataclass(frozen=True, slots=True)

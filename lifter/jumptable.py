@@ -8,7 +8,7 @@ reading too far adds targets that are code anyway, reading too little would leav
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -52,6 +52,14 @@ class KnownTables:
 
     def __init__(self, starts: Iterable[int] = ()) -> None:
         self._starts = sorted(starts)
+        self._own: list[int] = []
+
+    def of_function(self) -> KnownTables:
+        """The same, to be added to while one function is explored: no other one sees that, so that it does not matter
+        which is explored first."""
+        result = KnownTables()
+        result._starts = self._starts
+        return result
 
     @classmethod
     def of(cls, image: Image) -> KnownTables:
@@ -78,14 +86,16 @@ class KnownTables:
 
     def add(self, address: int) -> None:
         """Note that a table begins at `address`."""
-        index = bisect_right(self._starts, address)
-        if not index or self._starts[index - 1] != address:
-            self._starts.insert(index, address)
+        insort(self._own, address)
 
     def after(self, address: int) -> int:
         """Where the first piece of data beyond `address` starts."""
-        index = bisect_right(self._starts, address)
-        return self._starts[index] if index < len(self._starts) else 1 << 64
+        found = 1 << 64
+        for starts in (self._starts, self._own):
+            index = bisect_right(starts, address)
+            if index < len(starts):
+                found = min(found, starts[index])
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ class Translation:
     """Whether it addresses memory through RSP or reads RSP."""
 
 
+_LIMIT: Final = 1 << 17
+"""Instructions that are remembered, before all are forgotten."""
 _known: dict[bytes, Translation] = {}
 _alike: dict[tuple[bytes, int], Translation] = {}
 """Bytes before displacement and immediate, and the size -> translation, where neither of the two decides."""
@@ -44,6 +46,8 @@ def translation(instruction: Instruction) -> Translation:
     """How `instruction` is translated; jumps and returns end blocks and are not asked about."""
     found = _known.get(instruction.code)
     if found is None:
+        if len(_known) >= _LIMIT:
+            _known.clear()
         found = _known[instruction.code] = _of_its_kind(instruction)
     return found
 

@@ -158,7 +158,7 @@ def find_noreturn(graphs: Mapping[int, FunctionGraph], image: Image) -> frozense
         after_calls = {
             successor
             for block in graph.blocks.values()
-            if block.last.flow is Flow.CALL
+            if block.flow is Flow.CALL
             for successor in block.successors
         }
         visited[address] = set()
@@ -204,8 +204,7 @@ def _walk(
         block = blocks.get(address)
         if block is None:
             return True
-        last = block.last
-        flow = last.flow
+        flow = block.flow
         if flow is Flow.RETURN:
             return True
         if flow is Flow.CALL:
@@ -219,7 +218,7 @@ def _walk(
                 if where in graph.unresolved:
                     return True
                 if where in graph.tail_calls:
-                    imported = import_of(image, last, block.end)
+                    imported = import_of(image, block.last, block.end)
                     if imported is None or not names_noreturn(imported):
                         return True
             elif where in graph.tail_calls:

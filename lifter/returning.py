@@ -8,13 +8,13 @@ fault, a signal whose handler does not return) is not considered, and neither is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from lifter.graph import Block, FunctionGraph
 from lifter.image.types import Image
 from lifter.instruction import Flow, Instruction
 from lifter.noreturn import import_of
+from lifter.packing import Graphs
 from lifter.registers import RBP, RSP
 from lifter.stackdepth import State, depths_at_starts, step
 
@@ -43,7 +43,7 @@ _TWICE: Final = frozenset(
 )
 
 
-def find_returning(image: Image, graphs: Mapping[int, FunctionGraph]) -> frozenset[int]:
+def find_returning(image: Image, graphs: Graphs) -> frozenset[int]:
     """Addresses of the functions among `graphs` that return once each time they are called.
 
     None in Go, where a panic that is recovered from ends functions early.
@@ -52,8 +52,8 @@ def find_returning(image: Image, graphs: Mapping[int, FunctionGraph]) -> frozens
         return frozenset()
     callers: dict[int, list[int]] = {}
     possible: set[int] = set()
-    for address, graph in graphs.items():
-        callees = _needs(image, graph)
+    for address in graphs:
+        callees = graphs.outline(address).needed_to_return
         if callees is None:
             continue
         possible.add(address)
@@ -85,7 +85,7 @@ def _import(image: Image, graph: FunctionGraph, block: Block) -> str | None:
     return import_of(image, block.last, block.end) if target is None else image.plt.get(target)
 
 
-def _needs(image: Image, graph: FunctionGraph) -> set[int] | None:
+def needed_to_return(image: Image, graph: FunctionGraph) -> set[int] | None:
     """Functions that all have to return for this one to do so, or None if something else can keep it from it."""
     function = graph.function
     names = (function.name, *function.aliases)

@@ -5,13 +5,15 @@ The tracked state is the 16 general-purpose registers and the arithmetic flags; 
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from lifter.cfg import falls_out
+from lifter.exits import falls_out
 from lifter.graph import Block, FunctionGraph
-from lifter.image.types import Image
+from lifter.image.types import Function, Image
 from lifter.instruction import Flow, Instruction, Mem, Reg
 from lifter.noreturn import import_of
 from lifter.registers import (
@@ -79,38 +81,75 @@ def import_summary(name: str) -> Summary:
 
 @dataclass(slots=True)
 class Piece:
-    """The blocks of one function, numbered in address order, with what the equations need of each."""
+    """The blocks of one function, numbered in address order, with what the equations need of each.
 
-    graph: FunctionGraph
-    addresses: list[int]
-    index: dict[int, int]
-    """Address of a block -> its number."""
-    reads: list[int] = field(default_factory=list)
+    There is one for every function of an image at the same time: masks are packed into arrays.
+    """
+
+    function: Function
+    addresses: array[int]
+    reads: array[int]
     """Upward-exposed reads; of the last instruction its own, not what a callee does."""
-    kills: list[int] = field(default_factory=list)
-    successors: list[tuple[int, ...]] = field(default_factory=list)
-    predecessors: list[list[int]] = field(default_factory=list)
-    fixed: list[int] = field(default_factory=list)
+    kills: array[int]
+    fixed: array[int]
     """Live at the end of the block whatever follows."""
-    summary: list[Summary] = field(default_factory=list)
-    """Of the callee that ends the block; (0, 0) without one. For callees of the image filled in later."""
-    opaque: list[bool] = field(default_factory=list)
+    opaque: bytearray
     """Control may go on from the block, or return to the caller, without anything more being changed for sure."""
-    calls: list[tuple[int, int]] = field(default_factory=list)
-    """(block, target) of the direct calls whose target is code of the image."""
-    leaves: list[tuple[int, int]] = field(default_factory=list)
-    """(block, target) of the jumps to other functions of the image, and of running into the next one."""
+    has_call: bytearray
+    """Whether the block ends in a call: an exception may leave from there to a landing pad."""
+    jumps: array[int]
+    """(block, successor) of all jumps inside the function, one after the other."""
+    summary: dict[int, Summary] = field(default_factory=dict)
+    """Of the callee that ends a block. For callees of the image filled in later."""
+    packed_calls: array[int] = field(default_factory=lambda: array("q"))
+    packed_leaves: array[int] = field(default_factory=lambda: array("q"))
+    """See `calls` and `leaves`."""
     returns: list[int] = field(default_factory=list)
     """Blocks that end in a return instruction."""
     abi_exits: list[int] = field(default_factory=list)
     """Blocks that end in a tail call of an unknown function, which is taken to follow the ABI."""
-    has_call: list[bool] = field(default_factory=list)
-    """Whether the block ends in a call: an exception may leave from there to a landing pad."""
     foreign_calls: list[int] = field(default_factory=list)
     """Blocks that end in a call or tail call whose target is not code of the image, or not known."""
     pads: list[int] = field(default_factory=list)
     writes: int = 0
     """Everything that any of its own instructions may change."""
+
+    def calls(self) -> Iterator[tuple[int, int]]:
+        """(Block, target) of the direct calls whose target is code of the image."""
+        return _pairs(self.packed_calls)
+
+    def leaves(self) -> Iterator[tuple[int, int]]:
+        """(Block, target) of the jumps to other functions of the image, and of running into the next one."""
+        return _pairs(self.packed_leaves)
+
+    def number(self, address: int) -> int:
+        """The block that starts at `address`; -1 if none does."""
+        index = bisect_left(self.addresses, address)
+        return index if index < len(self.addresses) and self.addresses[index] == address else -1
+
+    def edges(self) -> tuple[list[list[int]], list[list[int]]]:
+        """Successors and predecessors of each block."""
+        count = len(self.addresses)
+        successors: list[list[int]] = [[] for _ in range(count)]
+        predecessors: list[list[int]] = [[] for _ in range(count)]
+        for before, after in _pairs(self.jumps):
+            successors[before].append(after)
+            predecessors[after].append(before)
+        return successors, predecessors
+
+
+def _pairs(flat: array[int]) -> Iterator[tuple[int, int]]:
+    numbers = iter(flat)
+    return zip(numbers, numbers, strict=True)
+
+
+NO_SUMMARY: Final[Summary] = (0, 0)
+"""Of a block that ends in no call."""
+
+
+def masks(count: int, value: int = 0) -> array[int]:
+    """So many masks of tracked state."""
+    return array("I", [value]) * count
 
 
 def make_piece(image: Image, graph: FunctionGraph, observed: Mapping[int, int]) -> Piece:
@@ -119,29 +158,24 @@ def make_piece(image: Image, graph: FunctionGraph, observed: Mapping[int, int]) 
     `observed` says what probes read, by the address of the instruction before which they run.
     """
     addresses = list(graph.blocks)
-    piece = Piece(graph, addresses, {address: number for number, address in enumerate(addresses)})
-    index = piece.index
+    index = {address: number for number, address in enumerate(addresses)}
     count = len(addresses)
-    piece.predecessors = [[] for _ in range(count)]
-    piece.opaque = [False] * count
-    piece.has_call = [False] * count
+    piece = Piece(
+        graph.function, array("Q", addresses), masks(count), masks(count), masks(count), bytearray(count),
+        bytearray(count), array("I"),
+    )  # fmt: skip
     for number, block in enumerate(graph.blocks.values()):
-        reads, kills = _body(block, observed)
-        piece.reads.append(reads)
-        piece.kills.append(kills)
-        known = tuple(index[successor] for successor in block.successors if successor in index)
-        piece.successors.append(known)
-        for successor in known:
-            piece.predecessors[successor].append(number)
-        piece.fixed.append(0)
-        if len(known) != len(block.successors):
-            _leave_unknown(piece, number)
-        piece.summary.append((0, 0))
+        piece.reads[number], piece.kills[number] = _body(block, observed)
+        for successor in block.successors:
+            if successor in index:
+                piece.jumps.extend((number, index[successor]))
+            else:
+                _leave_unknown(piece, number)
         if block.last.flow is not Flow.NEXT:
-            _end(image, piece, number, block)
+            _end(image, graph, piece, number, block)
     out = falls_out(graph)
     if out is not None:
-        piece.leaves.append((count - 1, out))
+        piece.packed_leaves.extend((count - 1, out))
     piece.pads = [index[pad] for pad in graph.function.landing_pads if pad in index]
     for block in graph.blocks.values():
         for instruction in block.instructions:
@@ -177,14 +211,14 @@ def _body(block: Block, observed: Mapping[int, int]) -> tuple[int, int]:
     return reads & TRACKED, kills & TRACKED & ~gpr(RSP)
 
 
-def _end(image: Image, piece: Piece, number: int, block: Block) -> None:
+def _end(image: Image, graph: FunctionGraph, piece: Piece, number: int, block: Block) -> None:
     """Note what the instruction does that ends the block."""
-    graph, last, flow = piece.graph, block.last, block.last.flow
-    where = block.last_address
+    last, where = block.last, block.last_address
+    flow = last.flow
     if flow is Flow.CALL or flow is Flow.CALL_INDIRECT:
         piece.has_call[number] = True
         if flow is Flow.CALL and graph.callees[where] not in image.plt:
-            piece.calls.append((number, graph.callees[where]))
+            piece.packed_calls.extend((number, graph.callees[where]))
         else:
             piece.summary[number] = _outside_call(image, graph, block)
             piece.foreign_calls.append(number)
@@ -205,8 +239,9 @@ def _end(image: Image, piece: Piece, number: int, block: Block) -> None:
     elif flow is Flow.JUMP_INDIRECT:
         table = graph.tables.get(where)
         if table is not None and where not in graph.unresolved:
-            outside = {target for target in table.targets if target not in piece.index}
-            piece.leaves.extend((number, target) for target in sorted(outside))
+            outside = {target for target in table.targets if target not in graph.blocks}
+            for target in sorted(outside):
+                piece.packed_leaves.extend((number, target))
         elif where in graph.tail_calls:
             piece.abi_exits.append(number)
             piece.foreign_calls.append(number)
@@ -225,7 +260,7 @@ def _end(image: Image, piece: Piece, number: int, block: Block) -> None:
             uses, kills = import_summary(image.plt[target])
             piece.summary[number] = uses, 0 if flow is Flow.BRANCH else kills
         else:
-            piece.leaves.append((number, target))
+            piece.packed_leaves.extend((number, target))
 
 
 def _outside_call(image: Image, graph: FunctionGraph, block: Block) -> Summary:

@@ -310,7 +310,7 @@ def test_functions_on_the_processor_and_a_wrong_instruction_in_the_cache(tmp_pat
     """The instrumented functions do what the original ones do, until a byte of the code cache is another."""
     from fuzz.native_functions import NativeFunctions
     from jit import engine
-    from jit.prepare import Options
+    from jit.options import Options
     from jit.tracepoints import Point, Spec
     from lifter.image.load import open_image
 
@@ -336,6 +336,8 @@ def test_functions_on_the_processor_and_a_wrong_instruction_in_the_cache(tmp_pat
 @pytest.mark.needs("gzip")
 def test_a_flag_that_a_jump_out_of_the_function_reads_is_live_beyond_it():
     """`je` into a part of the function that was not analysed: the zero flag is still what it was there."""
+    from functools import partial
+
     from lifter.borders import Borders
     from lifter.cfg import build_all
     from lifter.image.load import open_image
@@ -347,7 +349,8 @@ def test_a_flag_that_a_jump_out_of_the_function_reads_is_live_beyond_it():
     for function in [f for f in image.functions if f.refusal is None][:200]:
         graphs = build_all(image, [function])
         graph = graphs[function.address]
-        borders = Borders(image, graphs, analyse(image, graphs, "strict"), graph)
+        liveness = analyse(image, graphs, "strict")
+        borders = Borders(image, graph, liveness.of(function.address), partial(liveness.elsewhere, image, graphs))
         for block in graph.blocks.values():
             target = graph.callees.get(block.last_address)
             if block.last.flow is Flow.BRANCH and target is not None and block.last_address in graph.tail_calls:

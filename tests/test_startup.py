@@ -9,7 +9,7 @@ import pytest
 from unicorn import UC_ARCH_X86, UC_HOOK_INSN, UC_MODE_64, Uc
 from unicorn import x86_const as x86
 
-from jit.startup import ALIGNMENT, build_startup, startup_size
+from jit.startup import ALIGNMENT, Startup
 from jit.startup.generate import OUTPUT, clang_major, generate
 
 CODE, DATA, ORIGINAL, STACK = 0x40_0000, 0x10_0000, 0x20_0000, 0x7FFF_0000_0000
@@ -29,7 +29,7 @@ class Process:
         self.machine = Uc(UC_ARCH_X86, UC_MODE_64)
         for address in (CODE, DATA, ORIGINAL, STACK):
             self.machine.mem_map(address, 0x10000)
-        code, self.entry = build_startup(CODE, DATA, original, library)
+        code, self.entry = Startup().build(CODE, DATA, original, library)
         self.machine.mem_write(CODE, code)
         strings = STACK + 0xF000
         pointers = []
@@ -92,11 +92,11 @@ def test_a_library_without_initialiser_returns() -> None:
 
 
 def test_size_and_place() -> None:
-    code, entry = build_startup(CODE, DATA, ORIGINAL, library=False)
-    assert len(code) == startup_size()
+    code, entry = Startup().build(CODE, DATA, ORIGINAL, library=False)
+    assert len(code) == Startup().size
     assert CODE <= entry < CODE + len(code)
     assert CODE % ALIGNMENT == 0
-    moved, moved_entry = build_startup(CODE + 0x1230, DATA + 0x1230, ORIGINAL + 0x1230, library=False)
+    moved, moved_entry = Startup().build(CODE + 0x1230, DATA + 0x1230, ORIGINAL + 0x1230, library=False)
     assert (moved, moved_entry) == (code, entry + 0x1230), "it knows nothing but distances"
 
 

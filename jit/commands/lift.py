@@ -8,7 +8,7 @@ from typing import Literal
 
 from jit import inspect
 from jit.commands.selection import read_probes, read_specs
-from jit.prepare import Options
+from jit.options import Options
 from jit.specs import match, select
 from jit.tracepoints import Point, Spec
 from lifter.errors import UsageError

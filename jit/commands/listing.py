@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jit import console
+from jit.analysis import go_runtime_refusal
 from jit.attach import attach
 from jit.planner import plan_function
-from jit.prepare import go_runtime_refusal
 from jit.specs import match
 from jit.tracepoints import Point, Spec
 from lifter.cfg import build_all
@@ -74,22 +74,21 @@ def describe(image: Image, functions: Sequence[Function]) -> Iterator[Row]:
     """What can be done with each of `functions`."""
     refused = {function.address: function.refusal or go_runtime_refusal(image, function) for function in functions}
     graphs = build_all(image, [function for function in functions if refused[function.address] is None])
-    padding: set[int] = set()
     for function in functions:
         refusal = refused[function.address]
         if refusal is not None:
             yield _row(function, 0, 0, [refusal])
         else:
-            yield _planned(image, graphs[function.address], padding)
+            yield _planned(image, graphs[function.address])
 
 
-def _planned(image: Image, graph: FunctionGraph, padding: set[int]) -> Row:
+def _planned(image: Image, graph: FunctionGraph) -> Row:
     attachments = attach(image, graph, [Spec(Point.BLOCK, f"{graph.function.address:#x}")])
     refusals = list(attachments.refusals)
     possible = 0
     if attachments.points:
         blocks = attachments.counted
-        plan = plan_function(image, graph, (), blocks, False, padding, None)
+        plan = plan_function(image, graph, (), blocks, False, None)
         possible = len(blocks) - len(blocks & plan.refused.keys())
         refusals += plan.refused.values()
     return _row(graph.function, len(graph.blocks), possible, refusals)

@@ -15,7 +15,7 @@ from jit import console
 from jit.commands.selection import read_probes, read_specs
 from jit.live.builder import Settings
 from jit.live.supervisor import Children, Supervisor
-from jit.prepare import CounterUpdate, LivenessMode
+from jit.options import CounterUpdate, LivenessMode
 from jit.report import Report, render_text, to_json
 from lifter.errors import UsageError
 

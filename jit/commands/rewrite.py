@@ -6,12 +6,15 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from jit import console
+from codecache.store import Store
+from jit import console, offline
 from jit.commands.selection import read_probes, read_specs
+from jit.options import Clock, Options
+from jit.recall import key_of, recall
 from lifter.errors import Refusal, RefusedError, UsageError
 from lifter.image.load import open_image
 
@@ -52,26 +55,31 @@ def run(request: Request) -> None:
                 raise UsageError(f"cannot write the report to {request.report}: it is {other}")
     probes = read_probes(specs)
     image = open_image(request.binary)
-    # LLVM takes a second to load: not for a file that is refused.
-    from jit import engine, offline
-    from jit.prepare import Options
+    options = Options(
+        jobs=request.jobs,
+        liveness=request.liveness,
+        counter_update=request.counter_update,
+        optimise=request.optimise,
+        placement=request.counter_placement,
+        use_cache=request.use_cache,
+        probes=probes,
+    )
+    store = Store.open() if request.use_cache else None
+    built = None
+    if store is not None:
+        built = recall(store, key_of(image, specs, options, probes), Clock())
+    if built is None:
+        # LLVM takes a second to load: not for a file that is refused, or known.
+        from jit import engine
 
-    with console.progress() as progress:
-        options = Options(
-            jobs=request.jobs,
-            liveness=request.liveness,
-            counter_update=request.counter_update,
-            optimise=request.optimise,
-            placement=request.counter_placement,
-            use_cache=request.use_cache,
-            probes=probes,
-            progress=progress,
-        )
-        built = engine.build(image, specs, options)
+        with console.progress() as progress:
+            built = engine.build(image, specs, replace(options, progress=progress))
     report: dict[str, Any] = dict(built.report)
     if request.output is not None and not request.dry_run:
-        for text in offline.write(image, built.overlay, request.output):
+        for text in offline.write(image, built.overlay, request.output, store):
             console.note(text)
+    if store is not None:
+        store.close()
     if request.report is not None:
         console.write_output(json.dumps(report, indent=1) + "\n", request.report)
     line = summary(request, report, built.refusals)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from jit import console, engine
+from jit.analysis import effective_liveness
 from jit.commands.selection import read_probes, read_specs
-from jit.prepare import Options, effective_liveness
+from jit.options import Options
 from jit.specs import match, select
 from jit.tracepoints import Point, Spec
 from jit.verify import Case, render, replay, verify

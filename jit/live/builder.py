@@ -28,6 +28,7 @@ from codecache.store import Store
 from ir.carry import CarriedRegion
 from ir.probes import CompiledProbe
 from jit import datafile
+from jit.analysis import load_probes
 from jit.builtcache import plan_key
 from jit.compiled import Result, compile_regions, compiled_whole
 from jit.layout import CompiledFunction
@@ -35,7 +36,8 @@ from jit.live import stored
 from jit.live.improver import Improver, Wanted
 from jit.live.plan import LiveFunction, ModulePlan
 from jit.live.waiting import intrusive, waits
-from jit.prepare import Clock, CounterUpdate, LivenessMode, Options, Planned, Work, load_probes, prepare
+from jit.options import Clock, CounterUpdate, LivenessMode, Options
+from jit.prepare import Planned, Work, prepare
 from jit.specs import Names
 from jit.tracepoints import Spec
 from lifter.errors import ProbeloomError, Refusal

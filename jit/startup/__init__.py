@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
-import llvmlite.binding as llvm
+from codecache.version import library_identity
 
 _IR = Path(__file__).with_name("startup.ll")
 
@@ -30,8 +33,62 @@ class _Blob:
     """(offset, symbol, addend) of 32-bit relative references to what it does not define."""
 
 
+class Memory(Protocol):
+    """What keeps bytes between runs (`codecache.store.Store` does)."""
+
+    def get_plan(self, key: str) -> bytes | None:
+        """What was put there, if it is still there."""
+
+    def put_plan(self, key: str, value: bytes) -> None:
+        """Keep bytes."""
+
+
+class Startup:
+    """The start-up code, compiled once."""
+
+    def __init__(self, memory: Memory | None = None) -> None:
+        """`memory` may have the compiled code of an earlier run."""
+        self._blob = _remembered(memory) if memory is not None else _compiled()
+
+    @property
+    def size(self) -> int:
+        """Size in bytes of what `build` returns."""
+        return len(self._blob.code)
+
+    def build(self, address: int, data_address: int, original: int | None, library: bool) -> tuple[bytes, int]:
+        """The start-up code for `address` (a multiple of ALIGNMENT), and the address at which it is entered.
+
+        `data_address` is where the data segment is, `original` what is to run afterwards: the program's entry
+        point or the library's own DT_INIT function, None for a library without one. Addresses are those of the
+        file.
+        """
+        blob = self._blob
+        known = {
+            "probeloom_data": data_address,
+            "original_entry": address + blob.symbols["no_original_entry"] if original is None else original,
+        }
+        code = bytearray(blob.code)
+        for offset, name, addend in blob.outside:
+            struct.pack_into("<i", code, offset, known[name] + addend - (address + offset))
+        return bytes(code), address + blob.symbols["library_start" if library else "program_start"]
+
+
+def _remembered(memory: Memory) -> _Blob:
+    key = "startup " + sha256(_IR.read_bytes() + Path(__file__).read_bytes() + library_identity().encode()).hexdigest()
+    known = memory.get_plan(key)
+    if known is None:
+        blob = _compiled()
+        memory.put_plan(key, json.dumps([blob.code.hex(), blob.symbols, blob.outside]).encode())
+        return blob
+    code, symbols, outside = json.loads(known)
+    return _Blob(bytes.fromhex(code), symbols, tuple((offset, name, addend) for offset, name, addend in outside))
+
+
 @cache
 def _compiled() -> _Blob:
+    # It takes a while to load.
+    import llvmlite.binding as llvm
+
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
@@ -82,26 +139,3 @@ def _place(elf: bytes) -> _Blob:
             else:
                 struct.pack_into("<i", code, offset, value + addend - offset)
     return _Blob(bytes(code), {n: v for n, v in symbols if n and v is not None}, tuple(outside))
-
-
-def startup_size() -> int:
-    """Size in bytes of what `build_startup` returns."""
-    return len(_compiled().code)
-
-
-def build_startup(address: int, data_address: int, original: int | None, library: bool) -> tuple[bytes, int]:
-    """The start-up code for `address` (a multiple of ALIGNMENT), and the address at which it is entered.
-
-    `data_address` is where the data segment is, `original` what is to run afterwards: the program's entry
-    point or the library's own DT_INIT function, None for a library without one. Addresses are those of the
-    file.
-    """
-    blob = _compiled()
-    known = {
-        "probeloom_data": data_address,
-        "original_entry": address + blob.symbols["no_original_entry"] if original is None else original,
-    }
-    code = bytearray(blob.code)
-    for offset, name, addend in blob.outside:
-        struct.pack_into("<i", code, offset, known[name] + addend - (address + offset))
-    return bytes(code), address + blob.symbols["library_start" if library else "program_start"]
