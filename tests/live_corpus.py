@@ -201,7 +201,7 @@ def compare(cell: Cell, tool: Tool, built: Path, directory: Path) -> tuple[str, 
 def run_live(tool: Tool, directory: Path, command: list[Path], probe: str, report: Path, data: Path) -> Outcome:
     """A program under `probeloom run`."""
     tail = ["--probe", probe, "--format", "json", "--output", str(report), "--", *map(str, command)]
-    return corpus.run([*tool.command, "run", *tail], directory, data, tool.environment, seconds=180)
+    return corpus.run([*tool.command, "run", *tail], directory, data, tool.environment, seconds=900)
 
 
 def cells(names: list[str]) -> list[Cell]:
