@@ -27,6 +27,7 @@ _NO_OPCODES: Final = frozenset(
 """Bytes of the one-byte map that are prefixes or escapes."""
 _COUNTED: Final = range(0xE0, 0xE4)
 """Jumps by a count, which the address size makes one of 32 bits."""
+_ENTER: Final = 0xC8
 _INDEXED: Final = frozenset((*range(0x90, 0x94), *range(0xA0, 0xA4), 0xC6, 0xC7))
 """Gathers and scatters of map 2: a vector is the index of their address, and EVEX ones need a mask."""
 _IMMEDIATES: Final = (0, 1, 2, 3, 7, 8, 15, 16, 31, 32, 33, 63, 64, 0x7F, 0x80, 0xFF)
@@ -77,6 +78,9 @@ class Encoding:
         elif self.memory and (rm == 5 or (rm == 4 and tail[1] & 7 == 5)):
             tail += source.randbytes(4)
         tail += self._immediate(source)
+        if self.opcode == _ENTER and self.map == 0:
+            # A frame for which there is room, nested anyhow.
+            tail = bytes([source.randrange(129), 0, source.randrange(256)])
         extension = source.randrange(8) if source.random() < 0.6 else 0
         if self.evex:
             return self._evex(source, extension) + bytes([self.opcode]) + tail
