@@ -46,7 +46,7 @@ class Symbols:
         self._next: dict[str, int] = {}
 
     def name(self, kind: str, address: int) -> str:
-        """The symbol of `kind` ('d' data or code address, 'x' exit, 'c' counter) for `address`."""
+        """The symbol of `kind` ('d' data or code address, 'x' exit, 'f' called function, 'c' counter) for `address`."""
         key = (kind, address)
         found = self._names.get(key)
         if found is None:

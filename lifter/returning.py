@@ -139,6 +139,22 @@ def _keeps_to_its_frame(graph: FunctionGraph) -> bool:
     return True
 
 
+def looks_at_return_address(graph: FunctionGraph) -> bool:
+    """Whether a function reads or writes its return address, or may: where its stack pointer is not known, through
+    that alone. A frame pointer finds it as well."""
+    blocks = {start: block.addressed() for start, block in graph.blocks.items()}
+    successors = {start: block.successors for start, block in graph.blocks.items()}
+    known = depths_at_starts((graph.function.address,), blocks, successors)
+    for start, state in known.items():  # not landing pads, which find the frame as it was
+        for instruction in graph.blocks[start].instructions:
+            if _touches_return_address(state, instruction) or (
+                state[0] == 0 and instruction.mnemonic == "pop" and instruction.flow is Flow.NEXT
+            ):
+                return True
+            state = step(state, instruction)
+    return False
+
+
 def _touches_return_address(state: State, instruction: Instruction) -> bool:
     """Whether an instruction reads, writes or takes the address of the word at the function's return address."""
     if instruction.flow is Flow.RETURN:

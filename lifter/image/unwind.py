@@ -34,7 +34,7 @@ _TWO_WORDS: Final = struct.Struct("<II")
 Addresses = npt.NDArray[np.int64]
 
 
-class _Malformed(Exception):
+class Malformed(Exception):
     """Unwind data that contradicts itself; becomes a refusal."""
 
 
@@ -62,19 +62,21 @@ class _Cie:
     """Whether it describes the frame of a signal handler's return ('S')."""
 
 
-class _Reader:
-    """A cursor over bytes at a known address. Raises _Malformed at the end of the bytes."""
+class Reader:
+    """A cursor over bytes at a known address. Raises Malformed at the end of the bytes."""
 
     def __init__(self, data: bytes, address: int, at: int = 0) -> None:
         self.data, self.address, self.at = data, address, at
 
     def byte(self) -> int:
+        """The next byte."""
         if self.at >= len(self.data):
-            raise _Malformed("ends early")
+            raise Malformed("ends early")
         self.at += 1
         return self.data[self.at - 1]
 
     def uleb(self) -> int:
+        """A number in unsigned LEB128."""
         value = shift = 0
         while True:
             byte = self.byte()
@@ -83,7 +85,7 @@ class _Reader:
             if byte < 0x80:
                 return value
             if shift > 63:
-                raise _Malformed("a number has too many bytes")
+                raise Malformed("a number has too many bytes")
 
     def pointer(self, encoding: int, function: int = 0, table: int = 0) -> int:
         """A pointer in a DW_EH_PE encoding; one that is zero as stored is 0. Indirect ones give the slot."""
@@ -97,16 +99,16 @@ class _Reader:
         elif form in _FORMATS:
             layout = _FORMATS[form]
             if self.at + layout.size > len(self.data):
-                raise _Malformed("ends early")
+                raise Malformed("ends early")
             (value,) = layout.unpack_from(self.data, self.at)
             self.at += layout.size
         else:
-            raise _Malformed(f"unknown pointer encoding {encoding:#04x}")
+            raise Malformed(f"unknown pointer encoding {encoding:#04x}")
         if not value:
             return 0
         bases = {0: 0, _PCREL: where, _DATAREL: table, _FUNCREL: function}
         if encoding & 0x70 not in bases:
-            raise _Malformed(f"unknown pointer encoding {encoding:#04x}")
+            raise Malformed(f"unknown pointer encoding {encoding:#04x}")
         return (int(value) + bases[encoding & 0x70]) & 0xFFFFFFFFFFFFFFFF
 
 
@@ -157,11 +159,11 @@ class _SearchTable:
             if header.type == PT_GNU_EH_FRAME:
                 data = elf.at(header.address, header.file_size)
                 try:
-                    self._read(_Reader(data, header.address))
-                except _Malformed:
+                    self._read(Reader(data, header.address))
+                except Malformed:
                     self.entries = []
 
-    def _read(self, reader: _Reader) -> None:
+    def _read(self, reader: Reader) -> None:
         version, frames, count, table = reader.byte(), reader.byte(), reader.byte(), reader.byte()
         if version != 1 or frames == _OMIT:
             return
@@ -254,7 +256,7 @@ def _read_slow(
     rows = []
     for at in offsets:
         entry = data[at : at + 4 + min(_TWO_WORDS.unpack_from(data, at)[0], _LONGEST_ENTRY)]
-        reader = _Reader(entry, address + at, 8)
+        reader = Reader(entry, address + at, 8)
         try:
             start = reader.pointer(cie.pointer)
             size = reader.pointer(cie.pointer & 0xF)
@@ -263,7 +265,7 @@ def _read_slow(
                 reader.uleb()
                 if cie.lsda != _OMIT:
                     lsda = reader.pointer(cie.lsda, start)
-        except _Malformed as problem:
+        except Malformed as problem:
             refusals.append(Refusal(address + at, f"unwind entry not understood: {problem}"))
             continue
         if start < 1 << 47 and size < 1 << 32 and lsda < 1 << 47:
@@ -274,20 +276,20 @@ def _read_slow(
 def _read_cie(data: bytes, address: int, at: int, refusals: list[Refusal]) -> _Cie | None:
     try:
         if not 0 <= at <= len(data) - 9 or _TWO_WORDS.unpack_from(data, at)[1]:
-            raise _Malformed("an entry refers to no common entry")
-        return _parse_cie(_Reader(data, address, at + 8))
-    except _Malformed as problem:
+            raise Malformed("an entry refers to no common entry")
+        return _parse_cie(Reader(data, address, at + 8))
+    except Malformed as problem:
         refusals.append(Refusal(address + at, f"unwind entries not understood: {problem}"))
         return None
 
 
-def _parse_cie(reader: _Reader) -> _Cie:
+def _parse_cie(reader: Reader) -> _Cie:
     version = reader.byte()
     if version not in (1, 3):
-        raise _Malformed(f"version {version}")
+        raise Malformed(f"version {version}")
     end = reader.data.find(b"\0", reader.at, reader.at + 16)
     if end < 0:
-        raise _Malformed("augmentation without end")
+        raise Malformed("augmentation without end")
     augmentation = reader.data[reader.at : end]
     reader.at = end + 1
     reader.uleb()
@@ -299,7 +301,7 @@ def _parse_cie(reader: _Reader) -> _Cie:
     if not augmentation:
         return _Cie(0, _OMIT, False)
     if augmentation[:1] != b"z":
-        raise _Malformed(f"augmentation {augmentation!r}")
+        raise Malformed(f"augmentation {augmentation!r}")
     reader.uleb()
     pointer, lsda, signal = 0, _OMIT, False
     for letter in augmentation[1:]:
@@ -313,7 +315,7 @@ def _parse_cie(reader: _Reader) -> _Cie:
         elif letter == ord("S"):
             signal = True
         elif letter != ord("B"):
-            raise _Malformed(f"augmentation {augmentation!r}")
+            raise Malformed(f"augmentation {augmentation!r}")
     return _Cie(pointer, lsda, True, signal)
 
 
@@ -330,8 +332,8 @@ def read_landing_pads(elf: ElfFile, frames: Frames) -> tuple[list[int], list[Ref
             refusals.append(Refusal(start, "its exception table lies outside the file"))
             continue
         try:
-            budget -= _read_lsda(_Reader(segment.data, segment.address, lsda - segment.address), start, pads)
-        except _Malformed as problem:
+            budget -= _read_lsda(Reader(segment.data, segment.address, lsda - segment.address), start, pads)
+        except Malformed as problem:
             refusals.append(Refusal(start, f"exception table not understood: {problem}"))
         if budget < 0:
             refusals.append(Refusal(start, "exception tables overlap; the rest was not read"))
@@ -339,7 +341,7 @@ def read_landing_pads(elf: ElfFile, frames: Frames) -> tuple[list[int], list[Ref
     return sorted(pads), refusals
 
 
-def _read_lsda(reader: _Reader, function: int, pads: set[int]) -> int:
+def _read_lsda(reader: Reader, function: int, pads: set[int]) -> int:
     """Adds the landing pads of one LSDA to `pads`; returns its size. `function` is the start of its FDE."""
     base = function
     encoding = reader.byte()
@@ -351,7 +353,7 @@ def _read_lsda(reader: _Reader, function: int, pads: set[int]) -> int:
     length = reader.uleb()
     end = reader.at + length
     if end > len(reader.data):
-        raise _Malformed("ends early")
+        raise Malformed("ends early")
     if encoding == _ULEB:
         _read_call_sites(reader, end, base, pads)
         return length
@@ -364,7 +366,7 @@ def _read_lsda(reader: _Reader, function: int, pads: set[int]) -> int:
     return length
 
 
-def _read_call_sites(reader: _Reader, end: int, base: int, pads: set[int]) -> None:
+def _read_call_sites(reader: Reader, end: int, base: int, pads: set[int]) -> None:
     """The call-site table as gcc and clang write it: four ULEB128 a row, the third the landing pad."""
     values: list[int] = []
     value = shift = 0
@@ -376,7 +378,7 @@ def _read_call_sites(reader: _Reader, end: int, base: int, pads: set[int]) -> No
             value |= (byte & 0x7F) << shift
             shift += 7
             if shift > 63:
-                raise _Malformed("a number has too many bytes")
+                raise Malformed("a number has too many bytes")
     if shift or len(values) % 4:
-        raise _Malformed("call sites end early")
+        raise Malformed("call sites end early")
     pads.update([base + pad for pad in values[2::4] if pad])
