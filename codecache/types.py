@@ -65,3 +65,12 @@ class Overlay:
     """Mapped readable and writable: header, counters, words of probes, description (see `jit.datafile`)."""
     patches: tuple[Patch, ...]
     """In address order, not overlapping."""
+    frames_address: int = 0
+    """Page-aligned; 0 without such."""
+    frames: bytes = b""
+    """What unwinders have to know of the code: a search table (.eh_frame_hdr) with the image's own entries in it, and
+    the entries of the code behind it."""
+    debug_frames: bytes = b""
+    """The same entries as debuggers read them (.debug_frame)."""
+    names: tuple[tuple[int, int, str], ...] = ()
+    """(address, size, name) of code that makes calls, for debuggers."""

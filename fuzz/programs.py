@@ -145,7 +145,7 @@ def _check_in(directory: Path, recipe: Recipe) -> str:
         own = [function.name for function in image.functions if function.name.startswith("func_")]
         patterns = [*own, "main"] if "-static" in recipe.options else ["*"]
         specs = [Spec(Point(point), pattern) for point in recipe.points for pattern in patterns]
-        built = engine.build(image, specs, Options(1, recipe.liveness, recipe.update, use_cache=False))
+        built = engine.build(image, specs, Options(1, recipe.liveness, recipe.update, use_cache=False, calls="auto"))
         engine.write(image, built, instrumented)
     except RefusedError as refusal:
         return f"not run: {refusal}"

@@ -25,6 +25,9 @@ class Terminator(enum.Enum):
     CALL = "call"
     """A direct or indirect call made by the region, which pushes the original return address: exact, but
     the return is mispredicted. Only where the call's own bytes are needed for a trampoline."""
+    THROUGH = "through"
+    """A call that the region makes with its own instruction, and that comes back into the region: the return address
+    is one in the cache, which the unwinder has to know (see `jit.frames`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class LiftedBlock:
     @property
     def _targets(self) -> tuple[int, ...]:
         match self.terminator:
-            case Terminator.FALL:
+            case Terminator.FALL | Terminator.THROUGH:
                 return (self.following,)
             case Terminator.JUMP:
                 assert self.target is not None
@@ -90,10 +93,11 @@ class LiftedBlock:
 _DIRECT = {Flow.JUMP: Terminator.JUMP, Flow.BRANCH: Terminator.BRANCH}
 
 
-def lift_block(block: Block, *, take_call: bool = False) -> LiftedBlock:
+def lift_block(block: Block, *, take_call: bool = False, through: bool = False) -> LiftedBlock:
     """Split a block into a body and a terminator.
 
-    `take_call` lets the region make the block's call itself, so that the call's bytes may be overwritten.
+    `take_call` lets the region make the block's call itself, so that the call's bytes may be overwritten; `through`
+    has the call come back into the region as well.
     """
     steps: list[Step] = []
     delta: int | None = 0
@@ -123,12 +127,12 @@ def lift_block(block: Block, *, take_call: bool = False) -> LiftedBlock:
     if last.flow is Flow.NEXT:
         return LiftedBlock(block.address, body, Terminator.FALL, None, block.end, None, block.end, delta)
     target = None if last.target is None else address + last.size + last.target
-    terminator = _terminator(last, take_call and delta is not None)
+    terminator = _terminator(last, take_call and delta is not None, through and delta is not None)
     kept = None if terminator is Terminator.NATIVE else last
     return LiftedBlock(block.address, body, terminator, kept, address, target, block.end, delta)
 
 
-def _terminator(last: Instruction, take_call: bool) -> Terminator:
+def _terminator(last: Instruction, take_call: bool, through: bool) -> Terminator:
     if last.flow in _DIRECT and last.mnemonic not in ("xbegin",):
         return _DIRECT[last.flow]
     if last.flow is Flow.RETURN:
@@ -137,6 +141,10 @@ def _terminator(last: Instruction, take_call: bool) -> Terminator:
     carried = mem is None or (not mem.segment and mem.address_width == 64)
     if last.flow is Flow.JUMP_INDIRECT and carried and _is_near(last):
         return Terminator.INDIRECT
+    if through and (
+        (last.flow is Flow.CALL and last.size == 5) or (last.flow is Flow.CALL_INDIRECT and carried and _is_near(last))
+    ):
+        return Terminator.THROUGH
     if take_call and last.flow is Flow.CALL:
         return Terminator.CALL
     stack_based = mem is not None and 4 in (mem.base, mem.index)

@@ -4,7 +4,8 @@ What the program's compiler made of a piece of code without loops, LLVM makes ag
 for it. So such a region is put together from the bytes of its instructions: registers, flags and stack are where they
 always were, nothing has to be live or pinned, and there is no frame. Only what depends on the place is written anew:
 jumps, and operands relative to RIP. Where a region has a loop (its counters stay in registers), a probe in Python or
-a call of its own, `ir.lower` makes it instead.
+a call that pushes the original return address, `ir.lower` makes it instead. A region with calls that come back into it
+(`Terminator.THROUGH`), or whose loops are left soon, is always put together here.
 
 A fault in such a region is that of the original instruction, with the same registers (but for flags that nothing
 reads): only the program counter is another, and `origins` says which it would have been.
@@ -30,11 +31,22 @@ from lifter.registers import ARITHMETIC_FLAGS
 _INC: Final = b"\x48\xff\x05"
 """inc qword [rip+disp32]"""
 _LOCK: Final = b"\xf0"
+_KEEP_FLAGS: Final = bytes.fromhex("488d6424809c")
+"""lea rsp, [rsp-128]; pushfq: the flags, beyond the red zone"""
+_FLAGS_BACK: Final = bytes.fromhex("9d488da42480000000")
+"""popfq; lea rsp, [rsp+128]"""
+_LOOP_ALIGNMENT: Final = 16
+_NOPS: Final = tuple(map(bytes.fromhex, (
+    "", "90", "6690", "0f1f00", "0f1f4000", "0f1f440000", "660f1f440000", "0f1f8000000000", "0f1f840000000000",
+    "660f1f840000000000",
+)))  # fmt: skip
+"""The recommended no-operations of each size (Intel SDM, volume 2B, NOP)."""
 _MANY: Final = 100
 """Blocks from which on liveness is not asked for recursively."""
 _DIVISIONS: Final = ("div", "idiv")
 _JMP8: Final = b"\xeb"
 _JMP32: Final = b"\xe9"
+_CALL32: Final = b"\xe8"
 _CONDITIONS: Final = range(0x70, 0x80)
 """First byte of the short conditional jumps; the long ones are 0F and it + 0x10."""
 
@@ -53,10 +65,17 @@ class CarriedRegion:
     original's, with the same registers."""
     verbatim: int
     """Number of instructions."""
+    calls: bool = False
+    """Whether it makes calls that come back into it: unwinders have to know it."""
     flags_in: bool = False
     lifted: int = 0
     provisional: bool = False
     """Whether it is a loop that `ir.lower` makes better code of, carried because that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Alignment:
+    """Padding in front of a loop that the program's compiler has aligned too."""
 
 
 @dataclass(slots=True)
@@ -101,7 +120,7 @@ class _Carrying:
         self.increment = _LOCK + _INC if options.atomic else _INC
         self.live: dict[int, int] = {}
         """Block -> flags that are live at its start, as far as asked for."""
-        self.pieces: list[bytes | _Jump] = []
+        self.pieces: list[bytes | _Jump | _Alignment] = []
         self.fields: list[tuple[int, int, str, int]] = []
         """Fields to be relocated: (piece, offset in it, symbol, addend)."""
         self.starts: dict[int, int] = {}
@@ -111,6 +130,9 @@ class _Carrying:
         self.exact = options.exact_faults
         self.loops = options.carry_loops
         self.provisional = False
+        self.goes_through = any(block.terminator is Terminator.THROUGH for block in region.blocks)
+        self.in_memory = region.in_memory or self.goes_through
+        """Whether counters are in memory in loops too."""
 
     def run(self) -> CarriedRegion:
         """Lay out the blocks in address order, the head first. Raises _Unsuitable."""
@@ -119,7 +141,10 @@ class _Carrying:
             for block in reversed(self.region.blocks):
                 self._live_before(block.address)
         order = sorted(self.blocks, key=lambda address: (address < self.region.head, address))
+        loops = self._loop_heads(order)
         for address, following in zip(order, [*order[1:], None], strict=True):
+            if address in loops and not address % _LOOP_ALIGNMENT:
+                self.pieces.append(_Alignment())
             self.starts[address] = len(self.pieces)
             block = self.blocks[address]
             self._emit_body(block)
@@ -132,6 +157,7 @@ class _Carrying:
             self.symbols.addresses,
             origins,
             self.region.instructions,
+            calls=self.goes_through,
             provisional=self.provisional,
         )
 
@@ -146,7 +172,8 @@ class _Carrying:
                 actions = self.actions.get(address, ())
                 if actions and (address != block.address or not all(map(_is_plain, actions))):
                     raise _Unsuitable
-        if self._has_loop() and not (self.exact and any(map(_can_fault, self.blocks.values()))):
+        is_exact = self.exact and any(map(_can_fault, self.blocks.values()))
+        if not self.in_memory and not is_exact and self._has_loop():
             if not self.loops:
                 raise _Unsuitable
             self.provisional = True
@@ -159,6 +186,16 @@ class _Carrying:
             if any(target in passed and self._goes_to(block, target) for target in block.successors):
                 return True
         return False
+
+    def _loop_heads(self, order: Sequence[int]) -> set[int]:
+        """Blocks that are jumped back to, as they are laid out."""
+        place = {address: index for index, address in enumerate(order)}
+        return {
+            target
+            for block in self.region.blocks
+            for target in block.successors
+            if self._goes_to(block, target) and place[target] <= place[block.address]
+        }
 
     def _goes_to(self, block: LiftedBlock, target: int | None) -> bool:
         """Whether control stays in the region on the way to `target`: it has the block, and with RSP as it is then."""
@@ -174,7 +211,7 @@ class _Carrying:
         last = block.last
         live = 0 if last is None else last.effects.reads
         match block.terminator:
-            case Terminator.RETURN | Terminator.INDIRECT | Terminator.NATIVE:
+            case Terminator.RETURN | Terminator.INDIRECT | Terminator.NATIVE | Terminator.THROUGH:
                 return self.live_at(block.last_address) & ARITHMETIC_FLAGS
             case Terminator.BRANCH:
                 targets: tuple[int | None, ...] = (block.target, block.following)
@@ -205,7 +242,8 @@ class _Carrying:
         return live
 
     def _place_of_count(self, block: LiftedBlock) -> int:
-        """Before which instruction of a block, by number, no flag is live: there a counter can be incremented."""
+        """Before which instruction of a block, by number, no flag is live: there a counter can be incremented. -1 where
+        one always is."""
         if not self._live_before(block.address):
             return 0
         live = self._live_after(block)
@@ -215,7 +253,7 @@ class _Carrying:
             live = live & ~effects.kills | effects.reads & ARITHMETIC_FLAGS
             if not live:
                 place = number
-        if place < 0:
+        if place < 0 and not self.in_memory:
             raise _Unsuitable
         return place
 
@@ -224,10 +262,15 @@ class _Carrying:
     def _emit_body(self, block: LiftedBlock) -> None:
         counts = self.actions.get(block.address, ())
         place = self._place_of_count(block) if counts else -1
+        if counts and place < 0:
+            self.pieces.append(_KEEP_FLAGS)
+            self._emit_counts(counts)
+            self.pieces.append(_FLAGS_BACK)
         for number, step in enumerate(block.body):
             if number == place:
                 self._emit_counts(counts)
-            self._emit(step.instruction, step.address)
+            if step.instruction.mnemonic != "nop":
+                self._emit(step.instruction, step.address)
         if place == len(block.body):
             self._emit_counts(counts)
 
@@ -255,6 +298,10 @@ class _Carrying:
             case Terminator.RETURN | Terminator.INDIRECT:
                 assert last is not None
                 self._emit(last, block.last_address)
+            case Terminator.THROUGH:
+                assert last is not None
+                self._emit_call(last, block)
+                self._emit_jump(-1, block, block.following, following)
             case Terminator.NATIVE:
                 self._emit_jump(-1, block, block.last_address, None)
             case Terminator.BRANCH:
@@ -268,6 +315,14 @@ class _Carrying:
             case _:
                 target = block.target if block.terminator is Terminator.JUMP else block.following
                 self._emit_jump(-1, block, target, following)
+
+    def _emit_call(self, call: Instruction, block: LiftedBlock) -> None:
+        if block.target is None:
+            self._emit(call, block.last_address)
+            return
+        self.origins.append((len(self.pieces), block.last_address))
+        self.fields.append((len(self.pieces), len(_CALL32), self.symbols.name("f", block.target), -4))
+        self.pieces.append(_CALL32 + bytes(4))
 
     def _emit_jump(self, condition: int, block: LiftedBlock, target: int | None, following: int | None) -> None:
         """A jump to `target`; none where that is the block `following`, which comes next."""
@@ -286,7 +341,7 @@ class _Carrying:
             at = 0
             for piece in self.pieces:
                 offsets.append(at)
-                at += _size(piece)
+                at += -at % _LOOP_ALIGNMENT if isinstance(piece, _Alignment) else _size(piece)
             offsets.append(at)
             grown = False
             for number, piece in enumerate(self.pieces):
@@ -301,12 +356,18 @@ class _Carrying:
             if isinstance(piece, _Jump):
                 distance = offsets[self.starts[piece.target]] - offsets[number + 1] if piece.inside else 0
                 code += _encode(piece, distance)
+            elif isinstance(piece, _Alignment):
+                code += _nops(-len(code) % _LOOP_ALIGNMENT)
             else:
                 code += piece
         relocations = tuple(
             _relocation(offsets[piece] + offset, symbol, addend) for piece, offset, symbol, addend in self.fields
         )
         return bytes(code), relocations, tuple((offsets[piece], address) for piece, address in self.origins)
+
+
+def _nops(size: int) -> bytes:
+    return _NOPS[min(size, 9)] + (_nops(size - 9) if size > 9 else b"")
 
 
 def _can_fault(block: LiftedBlock) -> bool:

@@ -33,6 +33,8 @@ class Region:
     """In reverse post-order from the head, which is the first."""
     offsets: Mapping[int, int]
     """Block address -> program's RSP at its start, relative to RSP at the region's entry."""
+    in_memory: bool = False
+    """Whether its loops are left too soon for counters in registers to pay."""
 
     @property
     def instructions(self) -> int:

@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ir.blocks import Terminator
 from ir.options import LoweringOptions
 from ir.probes import CompiledProbe, load_probe
+from ir.regions import Region
 from jit.arrivals import CallSites
 from jit.attach import Attachments, attach
 from jit.options import Clock, LivenessMode, Options
 from jit.placement import Arrivals, CounterPlacing, Terms
 from jit.planner import FunctionPlan, plan_function
 from jit.specs import match
+from jit.through import ThroughCalls
 from jit.tracepoints import Spec
 from lifter.borders import Borders
 from lifter.cfg import Share, build_all
@@ -114,6 +117,7 @@ class Request:
             exact_faults=options.exact_faults,
             carry=options.optimise == "loops",
         )
+        self.through = ThroughCalls(image, options)
         chosen = match(specs, image.functions)
         self.selected = {function.address: function for functions in chosen.values() for function in functions}
         self.refused: dict[int, Refusal] = {}
@@ -134,13 +138,25 @@ class Request:
         """Decide what is done with one function."""
         image, graph = self.image, task.graph(self.image)
         item = attach(image, graph, self.specs[task.function])
-        placing = None
+        may_place = self._may_place(item)
+        plan = None
+        if may_place and not item.probed:
+            calls = self.through.of(graph, task.blind)
+            plan = self._planned(task, item, graph, calls) if calls is not None else None
+        if plan is None or any(map(_mixes_calls, plan.regions)):
+            plan = self._planned(task, item, graph, None)
+        return Draft(item, plan, may_place)
+
+    def _planned(
+        self, task: FunctionTask, item: Attachments, graph: FunctionGraph, calls: frozenset[int] | None
+    ) -> FunctionPlan:
+        image, placing = self.image, None
         if self._may_place(item):
-            placing = CounterPlacing(image, graph, task.returning, item.probed, task.arrivals)
-        plan = plan_function(
-            image, graph, item.probed, item.counted, item.entry_apart, placing, self.options.whole_pages
+            placing = CounterPlacing(image, graph, task.returning, item.probed, task.arrivals, calls)
+        whole_pages = self.options.whole_pages
+        return plan_function(
+            image, graph, item.probed, item.counted, item.entry_apart, placing, whole_pages, calls
         )
-        return Draft(item, plan, placing is not None)
 
     def _may_place(self, item: Attachments) -> bool:
         """Whether blocks may be counted by others: where every way into and out of the function is understood.
@@ -168,6 +184,8 @@ class FunctionTask:
     """How often it is entered, if that is known (see `CallSites.arrivals`)."""
     returning: frozenset[int]
     """Those of its callees that come back whenever they are called."""
+    blind: frozenset[int]
+    """Those that do not look at their return address."""
     live: LiveBlocks
     elsewhere: Mapping[int, int]
     """What is live where it goes to outside of itself, as far as known."""
@@ -241,14 +259,26 @@ class Analysis:
         """The task to plan a function. `counts` are those of `calling` blocks of the functions that were planned."""
         arrivals = self._sites.arrivals(function, counts) if self._sites and function in self.callers else None
         outline = self._graphs.outline(function)
-        returning = frozenset({target for _, target, _ in outline.transfers() if target in self._returning})
+        callees = {target for _, target, _ in outline.transfers()}
+        returning = frozenset(callees & self._returning)
+        blind = frozenset(
+            target
+            for target in callees
+            if target in self._graphs and not self._graphs.outline(target).looks_at_return
+        )
         elsewhere = {}
         for address in outline.exits:
             live = self._liveness.elsewhere(self.request.image, self._graphs, address)
             if live is not None:
                 elsewhere[address] = live
         packed, live_blocks = self._graphs.packed(function), self._liveness.of(function)
-        return FunctionTask(function, packed, arrivals, returning, live_blocks, elsewhere)
+        return FunctionTask(function, packed, arrivals, returning, blind, live_blocks, elsewhere)
+
+
+def _mixes_calls(region: Region) -> bool:
+    """Whether a region has calls that come back into it and others that push the original return address."""
+    kinds = {block.terminator for block in region.blocks}
+    return Terminator.THROUGH in kinds and Terminator.CALL in kinds
 
 
 _GO_UNTOUCHABLE: Final = (

@@ -100,6 +100,7 @@ class Plan:
         counter_update: Literal["auto", "plain", "atomic"] = "auto",
         optimise: Literal["loops", "all"] = "loops",
         counter_placement: Literal["minimal", "every"] = "minimal",
+        calls: Literal["auto", "cache", "place"] = "auto",
         use_cache: bool = True,
         bare: bool = False,
         progress: Callable[[str, int, int], None] | None = None,
@@ -108,6 +109,8 @@ class Plan:
 
         `jobs` is the number of processes that compile (all cores if None); `optimise` says what LLVM compiles: `loops`
         are regions with a loop or a probe in Python, the others being their own instructions with counters between;
+        `calls` says where calls are made: in the code cache where nothing looks at return addresses, or all of them in
+        place, as debuggers like it (`auto`: where the file has debugging information);
         `bare` leaves the probes out: the chosen code is recompiled and nothing else, which is what the engine itself
         costs; `progress` is called with (stage, done, total).
         """
@@ -118,6 +121,7 @@ class Plan:
             counter_update=counter_update,
             optimise=optimise,
             placement=counter_placement,
+            calls=calls,
             use_cache=use_cache,
             probes=compiled,
             progress=progress,

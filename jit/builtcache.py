@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from importlib import resources
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, Final
 
 from codecache.types import Overlay, Patch
@@ -24,8 +24,8 @@ from lifter.errors import Refusal
 from lifter.image.types import Image
 
 _PACKAGES: Final = ("lifter", "lifter.image", "lifter.x86", "ir", "codecache", "jit", "jit.startup")
-_HEAD: Final = struct.Struct("<QQQQQQ")
-"""Code address, data address, sizes of code, data, patches and description."""
+_HEAD: Final = struct.Struct("<9Q")
+"""Addresses of code, data and frames, sizes of code, data, both kinds of frames, patches and description."""
 _PATCH: Final = struct.Struct("<QB")
 """Address and size of a patch; what was there and what is to be there follow."""
 
@@ -54,33 +54,37 @@ def plan_key(image: Image, specs: Sequence[Spec], probes: Mapping[str, CompiledP
 def encode(overlay: Overlay, refusals: Sequence[Refusal], report: Mapping[str, Any]) -> bytes:
     """An instrumentation as bytes. Its tracepoints are in the overlay's data (see `jit.datafile`)."""
     description = {
+        "names": overlay.names,
         "refusals": [(r.address, r.reason, r.code.hex(), r.hint, r.function) for r in refusals],
         "report": report,
     }
     text = zlib.compress(json.dumps(description).encode(), 1)
     patches = b"".join([_PATCH.pack(p.address, len(p.after)) + p.before + p.after for p in overlay.patches])
-    sizes = len(overlay.code), len(overlay.data), len(patches), len(text)
-    head = _HEAD.pack(overlay.code_address, overlay.data_address, *sizes)
-    return b"".join([head, overlay.code, overlay.data, patches, text])
+    parts = (overlay.code, overlay.data, overlay.frames, overlay.debug_frames, patches, text)
+    addresses = (overlay.code_address, overlay.data_address, overlay.frames_address)
+    return b"".join((_HEAD.pack(*addresses, *map(len, parts)), *parts))
 
 
 def decode(content: bytes) -> tuple[Overlay, tuple[Refusal, ...], dict[str, Any]]:
     """What `encode` made these bytes of. Raises ValueError where it cannot have."""
     try:
-        code_address, data_address, *sizes = _HEAD.unpack_from(content)
-        at, *ends = accumulate(sizes, initial=_HEAD.size)
+        code_address, data_address, frames_address, *sizes = _HEAD.unpack_from(content)
+        ends = list(accumulate(sizes, initial=_HEAD.size))
         if len(content) != ends[-1]:
             raise ValueError("its sizes are wrong")
-        code, data, patched, text = (content[start:end] for start, end in zip((at, *ends), ends, strict=False))
+        parts = (content[start:end] for start, end in pairwise(ends))
+        code, data, frames, debug_frames, patched, text = parts
         patches = tuple(_patches(patched))
         description = json.loads(zlib.decompress(text))
+        names = tuple((address, size, name) for address, size, name in description["names"])
         refusals = tuple(
             Refusal(address, reason, bytes.fromhex(shown), hint, function)
             for address, reason, shown, hint, function in description["refusals"]
         )
     except (struct.error, zlib.error, KeyError, TypeError) as error:
         raise ValueError(f"not an instrumentation: {error}") from error
-    return Overlay(code_address, code, data_address, data, patches), refusals, description["report"]
+    overlay = Overlay(code_address, code, data_address, data, patches, frames_address, frames, debug_frames, names)
+    return overlay, refusals, description["report"]
 
 
 def _patches(content: bytes) -> Iterator[Patch]:

@@ -20,6 +20,7 @@ from jit import console
 from jit.commands.live_cli import add_live_commands
 from jit.commands.options import (
     Binary,
+    Calls,
     CounterPlacement,
     CounterUpdate,
     Jobs,
@@ -145,6 +146,7 @@ def rewrite(
     counter_update: CounterUpdate = "auto",
     optimise: Optimise = "loops",
     counter_placement: CounterPlacement = "minimal",
+    calls: Calls = "auto",
     strict_coverage: Annotated[
         bool, typer.Option("--strict-coverage", help="Exit with 3 if any tracepoint was refused.")
     ] = False,
@@ -172,6 +174,7 @@ def rewrite(
             counter_update=counter_update,
             optimise=optimise,
             counter_placement=counter_placement,
+            calls=calls,
             strict_coverage=strict_coverage,
             dry_run=dry_run,
             use_cache=not no_cache,

@@ -22,6 +22,7 @@ from lifter.errors import ProbeloomError, RefusedError
 PAGE = 4096
 
 PT_LOAD, PT_DYNAMIC, PT_PHDR = 1, 2, 6
+PT_GNU_EH_FRAME = 0x6474E550
 PT_PROBELOOM = 0x6C6F6F6D
 """Marks a rewritten file, and covers its program header table: a type of our own, which loaders ignore."""
 
@@ -31,10 +32,12 @@ DT_NULL, DT_INIT, DT_RELACOUNT = 0, 12, 0x6FFFFFF9
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")
 _SHDR = struct.Struct("<IIQQQQIIQQ")
+_SYM = struct.Struct("<IBBHQQ")
+_GLOBAL_FUNCTION, _HIDDEN = 0x12, 2
 _DYN = struct.Struct("<qQ")
 EHDR_SIZE = _EHDR.size
 
-_SHT_PROGBITS, _SHT_NOBITS, _SHT_DYNAMIC = 1, 8, 6
+_SHT_PROGBITS, _SHT_SYMTAB, _SHT_NOBITS, _SHT_DYNAMIC = 1, 2, 8, 6
 _SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 1, 2, 4
 
 
@@ -81,8 +84,8 @@ class Added:
     address: int
     """Page-aligned, after everything that the file loads."""
     content: bytes
-    writable: bool
-    """Else executable."""
+    flags: int
+    """PF_R, PF_W, PF_X."""
 
 
 Chunk = tuple[int, bytes]
@@ -106,6 +109,7 @@ class ElfEditor:
             raise RefusedError("truncated ELF file: no room for its program headers") from None
         self.content = content
         self._edits: list[Chunk] = []
+        self._debugging: tuple[str, bytes, Sequence[tuple[int, int, str]]] = ("", b"", ())
         loaded = self.loaded
         if not loaded:
             raise RefusedError("no loadable segment in the file")
@@ -190,6 +194,24 @@ class ElfEditor:
         self._edits.append((offset + index * _DYN.size, _DYN.pack(DT_INIT, address)))
         return b""
 
+    def set_frame_table(self, address: int, size: int) -> None:
+        """Lets unwinders find the search table at `address`, in place of the file's own (PT_GNU_EH_FRAME)."""
+        for index, segment in enumerate(self.segments):
+            if segment.type == PT_GNU_EH_FRAME:
+                self.segments[index] = replace(
+                    segment,
+                    offset=address - self.bias,
+                    address=address,
+                    physical=address,
+                    file_size=size,
+                    memory_size=size,
+                )
+
+    def set_debugging(self, section: str, frames: bytes, names: Sequence[tuple[int, int, str]]) -> None:
+        """Lets debuggers know of code in one of the added sections: its call frames, unless the file has a
+        .debug_frame of its own, and the (address, size, name) of functions, where the file has symbols."""
+        self._debugging = (section, frames, names)
+
     def finish(self, added: Sequence[Added]) -> tuple[list[Chunk], int]:
         """The file with all changes, as chunks in file order, and its size.
 
@@ -205,7 +227,7 @@ class ElfEditor:
         segments = [
             ProgramHeader(
                 PT_LOAD,
-                PF_R | (PF_W if segment.writable else PF_X),
+                segment.flags,
                 segment.address - self.bias,
                 segment.address,
                 segment.address,
@@ -302,7 +324,7 @@ class ElfEditor:
         names = self.content[names_offset : names_offset + names_size]
         if len(names) != names_size or sections[header.shstrndx][1] == _SHT_NOBITS:
             return None
-        new = [(s.name, _SHF_WRITE if s.writable else _SHF_EXECINSTR, s.address, len(s.content)) for s in added]
+        new = [(s.name, _section_flags(s.flags), s.address, len(s.content)) for s in added]
         # GNU strip and objcopy put the program headers behind the ELF header, over what is there. They refuse the
         # file instead when a segment that is not loaded has both the program headers and a section in it.
         new.append((".probeloom.phdr", 0, table_address, (len(self.segments) + len(added)) * _PHDR.size))
@@ -315,8 +337,39 @@ class ElfEditor:
             if section[1] == _SHT_DYNAMIC and dynamic and section[3] != dynamic.address:
                 where = (dynamic.address, dynamic.offset, dynamic.file_size)
                 sections[index] = (*section[:3], *where, *section[6:])
+        names, contents = self._add_debugging(sections, names, offset)
         old = sections[header.shstrndx]
-        sections[header.shstrndx] = (*old[:4], offset, len(names), *old[6:])
-        padding = bytes(-(offset + len(names)) % 8)
-        self.header = replace(header, shoff=offset + len(names) + len(padding), shnum=len(sections))
-        return offset, names + padding + b"".join(_SHDR.pack(*section) for section in sections)
+        sections[header.shstrndx] = (*old[:4], offset + len(contents), len(names), *old[6:])
+        contents += names
+        contents += bytes(-(offset + len(contents)) % 8)
+        self.header = replace(header, shoff=offset + len(contents), shnum=len(sections))
+        return offset, contents + b"".join(_SHDR.pack(*section) for section in sections)
+
+    def _add_debugging(self, sections: list[tuple[int, ...]], names: bytes, offset: int) -> tuple[bytes, bytes]:
+        """Adds to `sections`, whose contents go to `offset`: the sections' names, with one more, and the contents."""
+        where, frames, functions = self._debugging
+        titles = [names[section[0] :].partition(b"\0")[0] for section in sections]
+        contents = bytes(-offset % 8)
+        if frames and b".debug_frame" not in titles:
+            place = offset + len(contents)
+            sections.append((len(names), _SHT_PROGBITS, 0, 0, place, len(frames), 0, 0, 8, 0))
+            names += b".debug_frame\0"
+            contents += frames
+        symbols = next((index for index, section in enumerate(sections) if section[1] == _SHT_SYMTAB), None)
+        if not functions or symbols is None or where.encode() not in titles:
+            return names, contents
+        table, strings = sections[symbols], sections[sections[symbols][6]]
+        rows = bytearray(self.content[table[4] : table[4] + table[5]])
+        texts = bytearray(self.content[strings[4] : strings[4] + strings[5]])
+        for address, size, name in functions:
+            rows += _SYM.pack(len(texts), _GLOBAL_FUNCTION, _HIDDEN, titles.index(where.encode()), address, size)
+            texts += name.encode("utf-8", "surrogateescape") + b"\0"
+        sections[table[6]] = (*strings[:4], offset + len(contents), len(texts), *strings[6:])
+        contents += bytes(texts)
+        contents += bytes(-(offset + len(contents)) % 8)
+        sections[symbols] = (*table[:4], offset + len(contents), len(rows), *table[6:])
+        return names, contents + bytes(rows)
+
+
+def _section_flags(flags: int) -> int:
+    return (_SHF_WRITE if flags & PF_W else 0) | (_SHF_EXECINSTR if flags & PF_X else 0)

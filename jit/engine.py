@@ -25,6 +25,7 @@ from jit import datafile, offline
 from jit.analysis import Analysis, Request, load_probes
 from jit.builtcache import encode
 from jit.compiled import refusal
+from jit.frames import Described
 from jit.layout import lay_out, trampolines
 from jit.made import Made, Numbering, StoredFunction, function_of, obstacle
 from jit.making import Workforce
@@ -165,6 +166,18 @@ class _Build:
         refusals += rows.refusals
         patches = trampolines(self.image.read, functions, laid.places)
         overlay = Overlay(code_address, laid.code, data_address, datafile.encode(layout), patches)
+        frames = self.request.through.frames
+        described = Described.of(frames, functions, laid.places) if frames is not None else None
+        if described is not None:
+            frames_address = offline.after_code(code_address, len(laid.code))
+            named = {function.entry: function_of(self.image, function).name for function in kept}
+            overlay = replace(
+                overlay,
+                frames_address=frames_address,
+                frames=described.search_table(frames_address),
+                debug_frames=described.debug_frames(),
+                names=described.names(named.__getitem__),
+            )
         return Built(overlay, tuple(refusals), self._report(made, kept, rows.number, len(laid.code), refusals))
 
     def _report(

@@ -32,6 +32,8 @@ class Piece:
     """Symbol -> address in the image ('L_x', 'L_d'), or index among the counters ('L_c', 'L_w')."""
     origins: tuple[tuple[int, int], ...] = ()
     """(offset in the code, original address) of instructions that are the program's own (see `ir.carry`)."""
+    frame: bytes | None = None
+    """Call frame instructions for all of it, where it makes calls that come back into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +146,11 @@ class _Units:
             if kind in "cw":
                 symbols[symbol] = self.counters + 8 * value
                 continue
-            stub_first = value in stubs and not (inside and value == own_entry)
+            stub_first = value in stubs and (kind == "f" or not (inside and value == own_entry))
             target = index_of.get(-value) if stub_first else None
             if target is None:
                 target = index_of.get(value)
-            if kind == "x" and target is not None:
+            if kind in "xf" and target is not None:
                 entries[symbol] = target
             else:
                 symbols[symbol] = value

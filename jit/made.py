@@ -16,14 +16,17 @@ from typing import Final
 from codecache.encoding import decode, encode, sizes
 from codecache.link import Extent
 from codecache.types import CompiledRegion, RegionSource
+from ir.carry import CarriedRegion
 from jit.attach import Attachments, FunctionActions
 from jit.compiled import Result, instructions, refusal, unusable
+from jit.frames import described
 from jit.layout import Piece, stub
 from jit.placement import Terms
 from jit.prepare import Work
 from jit.tracepoints import Point, Spec, Tracepoint
 from jit.trampolines import Site
 from lifter.errors import Refusal
+from lifter.image.callframes import CallFrames
 from lifter.image.types import Function, Image
 from lifter.instruction import Handling
 
@@ -77,8 +80,15 @@ class Made:
     """Block that calls another function -> how often it runs; None where counts are not known."""
 
 
-def make(item: Attachments, work: Work, actions: FunctionActions, counts: Mapping[int, Terms] | None) -> Made:
-    """From everything that was found out about a function to what is kept of it."""
+def make(
+    item: Attachments,
+    work: Work,
+    actions: FunctionActions,
+    counts: Mapping[int, Terms] | None,
+    frames: CallFrames | None,
+) -> Made:
+    """From everything that was found out about a function to what is kept of it. `frames` are the image's, where
+    regions may make calls."""
     plan = work.plan
     kinds = list(instructions(work).values())
     sources = []
@@ -88,7 +98,10 @@ def make(item: Attachments, work: Work, actions: FunctionActions, counts: Mappin
         if isinstance(source, RegionSource):
             sources.append((number, source))
         code = None if isinstance(source, RegionSource) else encode(source)
-        pieces.append((region.head, region.flags_in, tuple(region.symbols.items()), code))
+        frame = None
+        if frames is not None and isinstance(region, CarriedRegion) and region.calls:
+            frame = described(region.origins, frames)
+        pieces.append((region.head, region.flags_in, tuple(region.symbols.items()), code, frame))
     lifted = {(block.address, block.lifted_end) for region in plan.regions for block in region.blocks}
     sites = tuple((site.head, site.jump, site.springboard) for site in plan.sites)
     redirects = tuple((redirect.site, redirect.opcode, region.head) for redirect, region in work.code.redirects)
@@ -184,15 +197,15 @@ class StoredFunction:
     def pieces(self) -> Iterator[Piece]:
         """Its regions and stubs."""
         index = self._numbering.index
-        for number, (head, flags_in, symbols, code) in enumerate(marshal.loads(self._code)):
+        for number, (head, flags_in, symbols, code, frame) in enumerate(marshal.loads(self._code)):
             region = self._results[number] if code is None else decode(code)
             assert isinstance(region, CompiledRegion)
             named = {symbol: index(self.entry, value) if symbol[2] in "cw" else value for symbol, value in symbols}
-            yield Piece(head, region, flags_in, named)
+            yield Piece(head, region, flags_in, named, frame=frame)
 
     def extents(self) -> Iterator[tuple[int, Extent]]:
         """Head and extent of each piece."""
-        for number, (head, flags_in, _, code) in enumerate(marshal.loads(self._code)):
+        for number, (head, flags_in, _, code, _) in enumerate(marshal.loads(self._code)):
             if code is None:
                 region = self._results[number]
                 assert isinstance(region, CompiledRegion)

@@ -110,7 +110,7 @@ class Workforce:
         counts = None
         if draft.placed:
             counts = {block: terms for block, terms in plan.counts.items() if block in task.calling}
-        return make(item, work, actions, counts)
+        return make(item, work, actions, counts, request.through.frames)
 
 
 class _Schedule:

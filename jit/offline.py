@@ -20,7 +20,7 @@ from pathlib import Path
 
 from codecache.types import Overlay
 from jit.atomicfile import is_descriptor, replacing
-from jit.elfwriter import EHDR_SIZE, PAGE, PT_PROBELOOM, Added, Chunk, ElfEditor
+from jit.elfwriter import EHDR_SIZE, PAGE, PF_R, PF_W, PF_X, PT_PROBELOOM, Added, Chunk, ElfEditor
 from jit.startup import ALIGNMENT, Memory, Startup
 from lifter.errors import ProbeloomError, RefusedError, UsageError
 from lifter.image.types import Image, Kind
@@ -30,6 +30,9 @@ _LARGEST_CHECKED = 1 << 28
 
 _REACH = 1 << 31
 """How far a rel32 goes."""
+
+_STARTUP_MOST = 1 << 14
+"""Bytes of code that are left free behind the regions, where something follows."""
 
 _MARGIN = 1 << 16
 """For what comes behind code and data: program headers, a moved dynamic table."""
@@ -50,6 +53,11 @@ def reserve(image: Image) -> int:
 def after_data(data_address: int, data_size: int) -> int:
     """Where the code goes: the first page after the data segment."""
     return -(-(data_address + data_size) // PAGE) * PAGE
+
+
+def after_code(code_address: int, code_size: int) -> int:
+    """Where frame descriptions go: the first page after the code, with room for the start-up code behind it."""
+    return -(-(code_address + code_size + _STARTUP_MOST) // PAGE) * PAGE
 
 
 def write(image: Image, overlay: Overlay, output: Path, memory: Memory | None = None) -> tuple[str, ...]:
@@ -119,7 +127,8 @@ def _identity(image: Image, overlay: Overlay, chunks: Sequence[Chunk]) -> str:
 
 def _compose(image: Image, overlay: Overlay, editor: ElfEditor, startup: Startup) -> tuple[list[Chunk], int]:
     start = -(-(overlay.code_address + len(overlay.code)) // ALIGNMENT) * ALIGNMENT
-    _check_reach(editor, max(start + startup.size, overlay.data_address + len(overlay.data)))
+    end = max(start + startup.size, overlay.frames_address + len(overlay.frames))
+    _check_reach(editor, max(end, overlay.data_address + len(overlay.data)))
     is_library = image.kind is Kind.LIBRARY
     original = editor.initialiser() if is_library else image.entry
     if original is not None and not any(s.address <= original < s.address + s.memory_size for s in editor.loaded):
@@ -134,12 +143,15 @@ def _compose(image: Image, overlay: Overlay, editor: ElfEditor, startup: Startup
     else:
         editor.set_entry(entered)
     code = overlay.code + bytes(start - overlay.code_address - len(overlay.code)) + first
-    return editor.finish(
-        [
-            Added(".probeloom.data", overlay.data_address, data, writable=True),
-            Added(".probeloom.text", overlay.code_address, code, writable=False),
-        ]
-    )
+    added = [
+        Added(".probeloom.data", overlay.data_address, data, PF_R | PF_W),
+        Added(".probeloom.text", overlay.code_address, code, PF_R | PF_X),
+    ]
+    if overlay.frames:
+        editor.set_frame_table(overlay.frames_address, len(overlay.frames))
+        editor.set_debugging(".probeloom.text", overlay.debug_frames, overlay.names)
+        added.append(Added(".probeloom.frames", overlay.frames_address, overlay.frames, PF_R))
+    return editor.finish(added)
 
 
 def _check_reach(editor: ElfEditor, end: int) -> None:
@@ -209,6 +221,10 @@ def _check(editor: ElfEditor, overlay: Overlay, path: str) -> None:
         if place is None or found != expected[start:end]:
             raise ProbeloomError(f"the written file differs in the segment at {segment.address:#x}")
     added = {segment.virtual_address: segment for segment in written.segments}
-    for address, content in ((overlay.data_address, overlay.data), (overlay.code_address, overlay.code)):
+    for address, content in (
+        (overlay.data_address, overlay.data),
+        (overlay.code_address, overlay.code),
+        *([(overlay.frames_address, overlay.frames)] if overlay.frames else []),
+    ):
         if address not in added or bytes(added[address].content[: len(content)]) != content:
             raise ProbeloomError(f"the written file lacks the segment at {address:#x}")

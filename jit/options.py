@@ -18,6 +18,10 @@ Effort = Literal["loops", "all"]
 Placement = Literal["minimal", "function", "every"]
 """Whether blocks are counted by as few counters as tell all counts, by as few as tell those of each function whoever
 calls it, or each by its own."""
+Calls = Literal["auto", "cache", "place"]
+"""Where calls are made: in the code cache as far as the program cannot tell (see `jit.through`), or all of them where
+they are in the original. `auto` is `place` for files with debugging information: a debugger then shows the program's
+own frames."""
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
@@ -40,6 +44,7 @@ class Options:
     exact_faults: bool = False
     """Loops that can fault are put together from their own bytes too: of those instructions it is known which they
     were. Costs a counter in memory for each turn."""
+    calls: Calls = "place"
     whole_pages: bool = False
     """Keep every patch inside a page, so that it can be written at once in a running process."""
 

@@ -71,6 +71,10 @@ class Placement:
     """Blocks that run as they are, and which regions that come to them go on with in a copy of their own."""
     counts: Mapping[int, Terms]
     """Block -> its count. A block that is missing cannot be counted."""
+    loops: frozenset[int] = frozenset()
+    """Where tight loops with a counter begin: regions of their own."""
+    after_loops: frozenset[int] = frozenset()
+    """Blocks that come after those: other regions begin there."""
 
 
 def everywhere(blocks: Collection[int], uncountable: Collection[int] = ()) -> Placement:
@@ -89,11 +93,16 @@ class CounterPlacing:
         returning: frozenset[int],
         instrumented: frozenset[int],
         arrivals: Arrivals | None = None,
+        through: frozenset[int] | None = None,
     ) -> None:
-        """`returning` are functions that return whenever they are called (see `lifter.returning`); `instrumented`
+        """With `through`, the addresses of calls that regions make themselves, the function runs in the code cache as
+        far as it can, and counters cost no jumps.
+
+        `returning` are functions that return whenever they are called (see `lifter.returning`); `instrumented`
         are blocks that are lifted in any case; `arrivals` says how often the function is entered, where known."""
         self._graph = graph
         self._instrumented = instrumented
+        self._through = through
         self._frequencies = Frequencies(graph)
         self._addresses = self._frequencies.addresses
         self._blocks = list(graph.blocks.values())
@@ -136,6 +145,8 @@ class CounterPlacing:
         counted = frozenset(
             self._addresses[number] for number in chords if number not in barred and number != self._entering
         )
+        if self._through is not None:
+            return Placement(counted, *self._whole(counted, barred, self._through), counts, *self._seams(counted))
         return Placement(counted, *self._lifted_for(counted, barred), counts)
 
     def _tight_loops(self) -> list[list[int]]:
@@ -234,7 +245,7 @@ class CounterPlacing:
         runs = self._frequencies.blocks[number]
         if number in self._in_loop or block.address in self._instrumented:
             return _IN_LOOP * runs
-        if self._can_redirect(block):
+        if self._through is not None or self._can_redirect(block):
             return runs
         if not lifted.body and lifted.terminator is Terminator.NATIVE:
             return _MADE_CALL * runs
@@ -274,6 +285,40 @@ class CounterPlacing:
         return frozenset(addresses[number] for number in lifted | redirected), frozenset(
             addresses[number] for number in copied
         )
+
+    def _whole(
+        self, counted: frozenset[int], barred: Collection[int], through: frozenset[int]
+    ) -> tuple[frozenset[int], frozenset[int]]:
+        """What is lifted if all of the function is to run in the cache; and what can run as it is before control gets
+        there, which has a copy in the cache too: lifting begins with the entry and with counted blocks."""
+        blocks = self._graph.blocks
+        given_up = {self._addresses[number] for number in barred}
+        begins = (counted | self._instrumented | {self._graph.function.address}) - given_up
+        work = [*self._graph.open_entries, *(target for t in self._graph.tables.values() for target in t.targets)]
+        for block in self._blocks:
+            lifted = lift_block(block, through=block.last_address in through)
+            if lifted.cut or lifted.left_to or lifted.terminator in (Terminator.NATIVE, Terminator.INDIRECT):
+                work += block.successors
+        in_place: set[int] = set()
+        while work:
+            address = work.pop()
+            if address in blocks and address not in in_place and address not in begins:
+                in_place.add(address)
+                work += blocks[address].successors
+        in_place |= given_up
+        return frozenset(blocks.keys() - in_place), frozenset(in_place - given_up)
+
+    def _seams(self, counted: frozenset[int]) -> tuple[frozenset[int], frozenset[int]]:
+        """The tight loops that have a counter, by where they begin, and the blocks that they are left to."""
+        addresses = self._addresses
+        heads: set[int] = set()
+        after: set[int] = set()
+        for loop in self._loops:
+            if any(addresses[number] in counted for number in loop):
+                members = set(loop)
+                heads.add(addresses[min(loop, key=self._frequencies.place.__getitem__)])
+                after.update(addresses[s] for number in loop for s in self._inside[number] if s not in members)
+        return frozenset(heads), frozenset(after - heads)
 
     def _stays(self, number: int, lifted: Collection[int], room: int) -> float:
         """How often, of all times, a copy of a block spares the jump back to the original.

@@ -22,6 +22,8 @@ from lifter.instruction import Flow
 
 _SMALL_FRAME: Final = 64
 """Bytes; far less than Go keeps free below its guard."""
+_LEAVES: Final = (Terminator.NATIVE, Terminator.INDIRECT, Terminator.CALL)
+_CALLS: Final = (Terminator.CALL, Terminator.THROUGH)
 _CALL_REL32: Final = 0xE8
 _JUMP_REL32: Final = 0xE9
 
@@ -83,17 +85,21 @@ class _Draft:
 class _Lifting:
     """The blocks of a function lifted, each once: a function is planned several times."""
 
-    def __init__(self, graph: FunctionGraph, placing: CounterPlacing | None) -> None:
+    def __init__(self, graph: FunctionGraph, placing: CounterPlacing | None, through: frozenset[int] | None) -> None:
         self._graph = graph
+        self.through = through
+        """Calls that regions make themselves; None where none is to be made."""
         self._known: dict[tuple[int, bool], LiftedBlock] = {}
-        if placing is not None:
+        if placing is not None and through is None:
             self._known.update(((block.address, False), block) for block in placing.lifted)
 
     def block(self, address: int, take_call: bool = False) -> LiftedBlock:
         """A block: see `lift_block`."""
         found = self._known.get((address, take_call))
         if found is None:
-            found = self._known[address, take_call] = lift_block(self._graph.blocks[address], take_call=take_call)
+            block = self._graph.blocks[address]
+            comes_back = self.through is not None and block.last_address in self.through
+            found = self._known[address, take_call] = lift_block(block, take_call=take_call, through=comes_back)
         return found
 
 
@@ -105,16 +111,18 @@ def plan_function(
     entry_apart: bool,
     placing: CounterPlacing | None,
     whole_pages: bool = False,
+    through: frozenset[int] | None = None,
 ) -> FunctionPlan:
     """Plan a function.
 
     `probed` are the blocks that must run in lifted form, `counted` those whose counts are asked for. `entry_apart` asks
     for entries to be told from jumps back to the first block.
     `placing` chooses where counters are best; without it, every block of `counted` has one.
-    `whole_pages` keeps every patch inside a page (see `Room`).
+    `whole_pages` keeps every patch inside a page (see `Room`). `through` are addresses of calls that regions make
+    themselves, where that is wanted (see `jit.through`).
     """
     probes = frozenset(probed)
-    lifting = _Lifting(graph, placing)
+    lifting = _Lifting(graph, placing, through)
 
     def plan(placement: Placement) -> FunctionPlan:
         return _plan_once(image, graph, lifting, probes, placement, entry_apart, whole_pages)
@@ -153,6 +161,8 @@ def _plan_once(
     if entry_stub:
         lifted |= {entry, *_predecessors(graph)[entry]}
     counted = placement.counted - probed
+    through = lifting.through is not None
+    entries = graph.open_entries if through else graph.entries
     draft = _Draft(set(lifted), placement.counted | probed | ({entry} if entry_stub else frozenset()))
     while True:
         blocks = {a: lifting.block(a, take_call=a in draft.taken_calls) for a in sorted(draft.lifted)}
@@ -166,15 +176,20 @@ def _plan_once(
             continue
         for address in redirects:
             del blocks[address]
-        external = external_entries(graph, blocks)
-        room = Room(image, graph, blocks, external | graph.entries, whole_pages)
+        external = _external_entries(graph, blocks, entries)
+        room = Room(image, graph, blocks, external | entries, whole_pages)
         for redirect in redirects.values():
             room.claim(redirect.site, JUMP)
         sites, without = find_sites(room, image, graph, sorted(external & blocks.keys()))
         if not without:
             copies = {a: lifting.block(a) for a in placement.copied - blocks.keys() - draft.barred}
             heads = (external & blocks.keys()) | _large_frames(image, blocks)
-            regions = form_regions(blocks | _reached(blocks, copies), heads)
+            if through:
+                # Calls from the cache find the entry there, and tight loops are regions of their own.
+                heads |= (placement.loops | placement.after_loops | {entry}) & (blocks.keys() | copies.keys())
+            regions = form_regions(blocks | (copies if through else _reached(blocks, copies)), heads)
+            if through:
+                regions = [replace(region, in_memory=region.head not in placement.loops) for region in regions]
             return FunctionPlan(
                 graph, tuple(regions), tuple(sites), tuple(redirects.values()), entry_stub, (), {}, draft.refused
             )
@@ -202,14 +217,16 @@ def _large_frames(image: Image, blocks: Mapping[int, LiftedBlock]) -> set[int]:
     return {a for a, block in blocks.items() if block.stack_delta is not None and block.stack_delta < -_SMALL_FRAME}
 
 
-def external_entries(graph: FunctionGraph, blocks: Mapping[int, LiftedBlock]) -> set[int]:
-    """Blocks that code outside the cache can enter, lifted or not."""
-    external = set(graph.entries)
+def _external_entries(
+    graph: FunctionGraph, blocks: Mapping[int, LiftedBlock], entries: Collection[int]
+) -> set[int]:
+    """Blocks that code outside the cache can enter, lifted or not. `entries` are those whatever is lifted."""
+    external = set(entries)
     for table in graph.tables.values():
         external.update(table.targets)
     for address, block in graph.blocks.items():
         lifted = blocks.get(address)
-        if lifted is None or lifted.cut or lifted.terminator in (Terminator.NATIVE, Terminator.INDIRECT):
+        if lifted is None or lifted.cut or lifted.terminator in _LEAVES:
             external.update(block.successors)
     return external
 
@@ -222,11 +239,11 @@ def _redirects(
     whole_pages: bool,
 ) -> dict[int, Redirect]:
     """Blocks that are counted by sending the call or jump that ends them to a stub."""
-    external = external_entries(graph, blocks)
+    external = _external_entries(graph, blocks, graph.entries)
     result: dict[int, Redirect] = {}
     for address, lifted in blocks.items():
         block = graph.blocks[address]
-        if address not in counted or address == entry or lifted.terminator is Terminator.CALL:
+        if address not in counted or address == entry or lifted.terminator in _CALLS:
             continue
         # A block inside a larger region is cheaper there.
         if lifted.body and address not in external:

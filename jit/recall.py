@@ -38,8 +38,8 @@ class Built:
 
 def key_of(image: Image, specs: Sequence[Spec], options: Options, probes: Mapping[str, CompiledProbe]) -> str:
     """The key of an instrumentation in the store. `probes` are those that the specs' actions name."""
-    settings = (options.liveness, options.counter_update, options.placement, options.optimise, str(options.bare))
-    return plan_key(image, specs, probes, settings)
+    how = (options.liveness, options.counter_update, options.placement, options.optimise, options.calls)
+    return plan_key(image, specs, probes, (*how, str(options.bare)))
 
 
 def recall(store: Store, key: str, clock: Clock) -> Built | None:

@@ -26,7 +26,7 @@ from lifter.jumptable import KnownTables
 from lifter.noreturn import find_noreturn
 from lifter.outline import FLOWS, Outline
 from lifter.packing import Graphs, pack
-from lifter.returning import needed_to_return
+from lifter.returning import looks_at_return_address, needed_to_return
 from lifter.summaries import make_piece
 
 _ROUNDS = 20
@@ -82,6 +82,7 @@ def _outline(image: Image, graph: FunctionGraph) -> Outline:
         falls_out(graph),
         transfers,
         None if needed is None else frozenset(needed),
+        needed is None and looks_at_return_address(graph),
         make_piece(image, graph, MappingProxyType({})),
     )
 

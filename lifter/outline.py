@@ -26,6 +26,8 @@ class Outline:
     """See `transfers`."""
     needed_to_return: frozenset[int] | None
     """Functions that all have to return for this one to do so, once; None if something else may keep it from it."""
+    looks_at_return: bool
+    """Whether it reads or writes its return address, or may."""
     piece: Piece
     """Its equations for liveness."""
 

@@ -23,14 +23,14 @@ COUNTER = "48ff05"
 PROBE = CompiledProbe("p", "", 0, 0, 0, 1)
 
 
-def blocks_of(*codes: str, at: int = 0x1000) -> list[LiftedBlock]:
+def blocks_of(*codes: str, at: int = 0x1000, through: bool = False) -> list[LiftedBlock]:
     """Blocks one after the other, each of these bytes."""
     result = []
     for code in codes:
         raw = bytes.fromhex(code)
         instructions = [found for _, found in decode_run(raw)]
         assert all(isinstance(found, Instruction) for found in instructions)
-        result.append(lift_block(Block(at, tuple(instructions), ())))  # type: ignore[arg-type]
+        result.append(lift_block(Block(at, tuple(instructions), ()), through=through))  # type: ignore[arg-type]
         at += len(raw)
     return result
 
@@ -41,9 +41,10 @@ def carried(
     live: Callable[[int], int] = lambda _: GPRS,
     options: LoweringOptions = LoweringOptions(),  # noqa: B008
     action: Action = Count(7),  # noqa: B008
+    through: bool = False,
 ) -> CarriedRegion | None:
-    """A region of blocks, the first `counted` of which have a counter."""
-    blocks = blocks_of(*codes)
+    """A region of blocks, the first `counted` of which have a counter; `through` has it make its calls."""
+    blocks = blocks_of(*codes, through=through)
     offsets = {block.address: 0 for block in blocks}
     actions = {block.address: (action,) for block in blocks[:counted]}
     return carry(Region(blocks[0].address, tuple(blocks), offsets), actions, live, options)
@@ -142,3 +143,30 @@ def test_a_region_that_needs_no_compiler_is_its_own_result() -> None:
     region = carried("4801f7 c3")
     assert region is not None
     assert isinstance(region.source, CompiledRegion)
+
+
+def test_calls_come_back_into_the_region() -> None:
+    # nop; call +0x100; call [rip+0x10]; call rax; inc eax; ret
+    region = carried("90 e800010000", "ff1510000000", "ffd0", "ffc0 c3", counted=4, through=True)
+    count = COUNTER + "00000000"
+    code = "".join((count, "e800000000", count, "ff1510000000", count, "ffd0", count, "ffc0c3"))
+    assert code_of(region) == code
+    assert region is not None and region.calls
+    assert region.symbols == {"L_c0": 7, "L_f0": 0x1106, "L_d0": 0x101C}
+    assert [original for _, original in region.origins] == [0x1001, 0x1006, 0x100C, 0x100E, 0x1010]
+
+
+def test_a_region_with_calls_keeps_flags_that_are_live_throughout_and_counts_in_loops() -> None:
+    # setb al; jb +0 over nothing live; call; dec rdi; jne to the start
+    region = carried(
+        "0f92c0", "e800010000", "48ffcf 75f3", "c3", counted=1, live=lambda _: GPRS | ARITHMETIC_FLAGS, through=True
+    )
+    code = code_of(region)
+    assert code.startswith("488d6424809c" + COUNTER + "00000000" + "9d488da42480000000" + "0f92c0" + "e800000000")
+    assert code.endswith("75dd" + "c3")
+
+
+def test_loops_are_aligned_where_they_were_and_padding_is_left_out() -> None:
+    # call; 11 bytes of padding; (aligned) dec rdi; jne to itself; ret
+    region = carried("e800010000", "660f1f840000000000 6690", "48ffcf 75fb", "c3", counted=1, through=True)
+    assert code_of(region) == COUNTER + "00000000" + "e800000000" + "0f1f4000" + "48ffcf75fb" + "c3"

@@ -34,6 +34,13 @@ CounterPlacement = Annotated[
     Literal["minimal", "every"],
     typer.Option(help="As few counters as tell how often every block ran, or one in every block."),
 ]
+Calls = Annotated[
+    Literal["auto", "cache", "place"],
+    typer.Option(
+        help="Make calls in the code cache where nothing looks at return addresses, or all in place; "
+        "auto is in place where the file has debugging information."
+    ),
+]
 CounterUpdate = Annotated[
     Literal["auto", "plain", "atomic"],
     typer.Option(help="How counters are added to; auto is atomic where the program can start threads."),

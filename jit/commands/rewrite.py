@@ -37,6 +37,7 @@ class Request:
     counter_update: Literal["auto", "plain", "atomic"]
     optimise: Literal["loops", "all"]
     counter_placement: Literal["minimal", "every"]
+    calls: Literal["auto", "cache", "place"]
     strict_coverage: bool
     dry_run: bool
     use_cache: bool
@@ -61,6 +62,7 @@ def run(request: Request) -> None:
         counter_update=request.counter_update,
         optimise=request.optimise,
         placement=request.counter_placement,
+        calls=request.calls,
         use_cache=request.use_cache,
         probes=probes,
     )
