@@ -199,9 +199,9 @@ class Campaign:
     def under_run(self, cached: bool, after: float) -> str:
         """Start the target under `run`, and kill that so many seconds after the target is there."""
         command = [*self.tool.command, "run", *self._options(cached), "--", *self.target.command]
-        quiet = subprocess.DEVNULL
+        pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, env=self.environment, cwd=ROOT
+            command, stdin=pipe, stdout=pipe, stderr=quiet, env=self.environment, cwd=ROOT
         ) as tracer:
             _await(lambda: bool(self._started(tracer)) or tracer.poll() is not None)
             time.sleep(after)
@@ -210,7 +210,9 @@ class Campaign:
             tracer.send_signal(self.signal)
             if self.signal == signal.SIGKILL:
                 tracer.wait()
-            assert tracer.stdin is not None
+            assert tracer.stdin is not None and tracer.stdout is not None
+            if tracer.stdout.readline():
+                time.sleep(1)  # each thread shall do something
             with suppress(BrokenPipeError):
                 tracer.stdin.write(b"\n")
                 tracer.stdin.close()
