@@ -138,6 +138,8 @@ class Request:
         """Decide what is done with one function."""
         image, graph = self.image, task.graph(self.image)
         item = attach(image, graph, self.specs[task.function])
+        if not item.points:  # nothing to be counted, in a function of which nothing may be understood
+            return Draft(item, FunctionPlan(graph, (), (), (), False, (), {}, {}), placed=False)
         may_place = self._may_place(item)
         plan = None
         if may_place and not item.probed:
