@@ -140,24 +140,24 @@ class Request:
         item = attach(image, graph, self.specs[task.function])
         if not item.points:  # nothing to be counted, in a function of which nothing may be understood
             return Draft(item, FunctionPlan(graph, (), (), (), False, (), {}, {}), placed=False)
-        may_place = self._may_place(item)
-        plan = None
-        if may_place and not item.probed:
-            calls = self.through.of(graph, task.blind)
-            plan = self._planned(task, item, graph, calls) if calls is not None else None
-        if plan is None or any(map(_mixes_calls, plan.regions)):
-            plan = self._planned(task, item, graph, None)
-        return Draft(item, plan, may_place)
+        if not self._may_place(item):
+            return Draft(item, self._planned(item, None), placed=False)
 
-    def _planned(
-        self, task: FunctionTask, item: Attachments, graph: FunctionGraph, calls: frozenset[int] | None
-    ) -> FunctionPlan:
-        image, placing = self.image, None
-        if self._may_place(item):
-            placing = CounterPlacing(image, graph, task.returning, item.probed, task.arrivals, calls)
+        def planned(calls: frozenset[int] | None) -> FunctionPlan:
+            return self._planned(
+                item, CounterPlacing(image, graph, task.returning, item.probed, task.arrivals, calls)
+            )
+
+        calls = self.through.of(graph, task.blind) if not item.probed else None
+        plan = planned(calls)
+        if any(map(_mixes_calls, plan.regions)):
+            plan = planned(None)
+        return Draft(item, plan, placed=True)
+
+    def _planned(self, item: Attachments, placing: CounterPlacing | None) -> FunctionPlan:
         whole_pages = self.options.whole_pages
         return plan_function(
-            image, graph, item.probed, item.counted, item.entry_apart, placing, whole_pages, calls
+            self.image, item.graph, item.probed, item.counted, item.entry_apart, placing, whole_pages
         )
 
     def _may_place(self, item: Attachments) -> bool:

@@ -18,11 +18,11 @@ from itertools import pairwise
 
 from codecache.types import Patch
 from lifter.errors import ProbeloomError, RefusedError
+from lifter.image.elf import PT_GNU_EH_FRAME
 
 PAGE = 4096
 
 PT_LOAD, PT_DYNAMIC, PT_PHDR = 1, 2, 6
-PT_GNU_EH_FRAME = 0x6474E550
 PT_PROBELOOM = 0x6C6F6F6D
 """Marks a rewritten file, and covers its program header table: a type of our own, which loaders ignore."""
 
@@ -198,14 +198,7 @@ class ElfEditor:
         """Lets unwinders find the search table at `address`, in place of the file's own (PT_GNU_EH_FRAME)."""
         for index, segment in enumerate(self.segments):
             if segment.type == PT_GNU_EH_FRAME:
-                self.segments[index] = replace(
-                    segment,
-                    offset=address - self.bias,
-                    address=address,
-                    physical=address,
-                    file_size=size,
-                    memory_size=size,
-                )
+                self.segments[index] = self._moved(segment, address, size)
 
     def set_debugging(self, section: str, frames: bytes, names: Sequence[tuple[int, int, str]]) -> None:
         """Lets debuggers know of code in one of the added sections: its call frames, unless the file has a
@@ -280,15 +273,18 @@ class ElfEditor:
         return next((segment for segment in self.segments if segment.type == PT_DYNAMIC), None)
 
     def _move_dynamic(self, place: ProgramHeader, address: int, size: int) -> None:
-        moved = replace(
-            place,
+        self.segments[self.segments.index(place)] = self._moved(place, address, size)
+
+    def _moved(self, header: ProgramHeader, address: int, size: int) -> ProgramHeader:
+        """An entry for what is in the file, whole, where `address` is in memory."""
+        return replace(
+            header,
             offset=address - self.bias,
             address=address,
             physical=address,
             file_size=size,
             memory_size=size,
         )
-        self.segments[self.segments.index(place)] = moved
 
     def _program_headers(self, new: Sequence[ProgramHeader], address: int) -> bytes:
         """The table at `address`: the new segments follow the last PT_LOAD, in address order as the loaders
@@ -298,14 +294,7 @@ class ElfEditor:
         size = len(table) * _PHDR.size
         for index, segment in enumerate(table):
             if segment.type in (PT_PHDR, PT_PROBELOOM):
-                table[index] = replace(
-                    segment,
-                    offset=address - self.bias,
-                    address=address,
-                    physical=address,
-                    file_size=size,
-                    memory_size=size,
-                )
+                table[index] = self._moved(segment, address, size)
         return b"".join(_PHDR.pack(*(getattr(segment, name) for name in ProgramHeader.__slots__)) for segment in table)
 
     def _section_headers(self, added: Sequence[Added], table_address: int, offset: int) -> Chunk | None:

@@ -102,11 +102,16 @@ class CounterPlacing:
         are blocks that are lifted in any case; `arrivals` says how often the function is entered, where known."""
         self._graph = graph
         self._instrumented = instrumented
-        self._through = through
+        self.through = through
         self._frequencies = Frequencies(graph)
         self._addresses = self._frequencies.addresses
         self._blocks = list(graph.blocks.values())
         self.lifted = [lift_block(block) for block in self._blocks]
+        self.in_cache = [
+            lift_block(block, through=True) if block.last_address in (through or ()) else lifted
+            for block, lifted in zip(self._blocks, self.lifted, strict=True)
+        ]
+        """The blocks as regions have them: with the calls that they make."""
         """All blocks, in address order."""
         index = self._frequencies.index
         self._inside = [[index[s] for s in dict.fromkeys(block.successors) if s in index] for block in self.lifted]
@@ -145,8 +150,8 @@ class CounterPlacing:
         counted = frozenset(
             self._addresses[number] for number in chords if number not in barred and number != self._entering
         )
-        if self._through is not None:
-            return Placement(counted, *self._whole(counted, barred, self._through), counts, *self._seams(counted))
+        if self.through is not None:
+            return Placement(counted, *self._whole(counted, barred), counts, *self._seams(counted))
         return Placement(counted, *self._lifted_for(counted, barred), counts)
 
     def _tight_loops(self) -> list[list[int]]:
@@ -245,7 +250,7 @@ class CounterPlacing:
         runs = self._frequencies.blocks[number]
         if number in self._in_loop or block.address in self._instrumented:
             return _IN_LOOP * runs
-        if self._through is not None or self._can_redirect(block):
+        if self.through is not None or self._can_redirect(block):
             return runs
         if not lifted.body and lifted.terminator is Terminator.NATIVE:
             return _MADE_CALL * runs
@@ -286,17 +291,14 @@ class CounterPlacing:
             addresses[number] for number in copied
         )
 
-    def _whole(
-        self, counted: frozenset[int], barred: Collection[int], through: frozenset[int]
-    ) -> tuple[frozenset[int], frozenset[int]]:
+    def _whole(self, counted: frozenset[int], barred: Collection[int]) -> tuple[frozenset[int], frozenset[int]]:
         """What is lifted if all of the function is to run in the cache; and what can run as it is before control gets
         there, which has a copy in the cache too: lifting begins with the entry and with counted blocks."""
         blocks = self._graph.blocks
         given_up = {self._addresses[number] for number in barred}
         begins = (counted | self._instrumented | {self._graph.function.address}) - given_up
         work = [*self._graph.open_entries, *(target for t in self._graph.tables.values() for target in t.targets)]
-        for block in self._blocks:
-            lifted = lift_block(block, through=block.last_address in through)
+        for block, lifted in zip(self._blocks, self.in_cache, strict=True):
             if lifted.cut or lifted.left_to or lifted.terminator in (Terminator.NATIVE, Terminator.INDIRECT):
                 work += block.successors
         in_place: set[int] = set()

@@ -85,13 +85,13 @@ class _Draft:
 class _Lifting:
     """The blocks of a function lifted, each once: a function is planned several times."""
 
-    def __init__(self, graph: FunctionGraph, placing: CounterPlacing | None, through: frozenset[int] | None) -> None:
+    def __init__(self, graph: FunctionGraph, placing: CounterPlacing | None) -> None:
         self._graph = graph
-        self.through = through
+        self.through = placing.through if placing is not None else None
         """Calls that regions make themselves; None where none is to be made."""
         self._known: dict[tuple[int, bool], LiftedBlock] = {}
-        if placing is not None and through is None:
-            self._known.update(((block.address, False), block) for block in placing.lifted)
+        if placing is not None:
+            self._known.update(((block.address, False), block) for block in placing.in_cache)
 
     def block(self, address: int, take_call: bool = False) -> LiftedBlock:
         """A block: see `lift_block`."""
@@ -111,18 +111,16 @@ def plan_function(
     entry_apart: bool,
     placing: CounterPlacing | None,
     whole_pages: bool = False,
-    through: frozenset[int] | None = None,
 ) -> FunctionPlan:
     """Plan a function.
 
     `probed` are the blocks that must run in lifted form, `counted` those whose counts are asked for. `entry_apart` asks
     for entries to be told from jumps back to the first block.
-    `placing` chooses where counters are best; without it, every block of `counted` has one.
-    `whole_pages` keeps every patch inside a page (see `Room`). `through` are addresses of calls that regions make
-    themselves, where that is wanted (see `jit.through`).
+    `placing` chooses where counters are best, and says which calls regions make themselves; without it, every block of
+    `counted` has one. `whole_pages` keeps every patch inside a page (see `Room`).
     """
     probes = frozenset(probed)
-    lifting = _Lifting(graph, placing, through)
+    lifting = _Lifting(graph, placing)
 
     def plan(placement: Placement) -> FunctionPlan:
         return _plan_once(image, graph, lifting, probes, placement, entry_apart, whole_pages)
