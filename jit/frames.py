@@ -9,9 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
-from jit.layout import Linkable
 from lifter.image.callframes import CallFrames, Row, common_entry, frame_program, with_length
 
 _ALIGNMENT: Final = 8
@@ -19,6 +18,17 @@ _PCREL_SDATA4, _DATAREL_SDATA4, _UDATA4 = 0x1B, 0x3B, 0x03
 _NEAR: Final = struct.Struct("<iI")
 _FAR: Final = struct.Struct("<QQ")
 _DEBUG_COMMON: Final = 0xFFFFFFFF
+
+
+class _Function(Protocol):
+    """What is needed of a function (see `jit.made.StoredFunction`)."""
+
+    @property
+    def entry(self) -> int:
+        """Its address."""
+
+    def frames(self) -> Iterable[tuple[int, int, bytes | None]]:
+        """Head, bytes of code, and call frame instructions (where it makes calls) of each region."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +51,13 @@ class Described:
     regions: tuple[_Code, ...]
 
     @classmethod
-    def of(cls, frames: CallFrames, functions: Iterable[Linkable], places: Mapping[int, int]) -> Described | None:
+    def of(cls, frames: CallFrames, functions: Iterable[_Function], places: Mapping[int, int]) -> Described | None:
         """None where no region makes a call. `places` says where regions are."""
         found = [
-            _Code(
-                function.entry,
-                piece.head == function.entry,
-                places[piece.head],
-                len(piece.region.code),
-                piece.frame,
-            )
+            _Code(function.entry, head == function.entry, places[head], size, program)
             for function in functions
-            for piece in function.pieces
-            if piece.frame is not None or piece.head == function.entry
+            for head, size, program in function.frames()
+            if program is not None or head == function.entry
         ]
         return cls(frames, tuple(found)) if any(code.program is not None for code in found) else None
 

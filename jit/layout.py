@@ -32,8 +32,6 @@ class Piece:
     """Symbol -> address in the image ('L_x', 'L_d'), or index among the counters ('L_c', 'L_w')."""
     origins: tuple[tuple[int, int], ...] = ()
     """(offset in the code, original address) of instructions that are the program's own (see `ir.carry`)."""
-    frame: bytes | None = None
-    """Call frame instructions for all of it, where it makes calls that come back into it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,11 +197,16 @@ class StoredFunction:
     def pieces(self) -> Iterator[Piece]:
         """Its regions and stubs."""
         index = self._numbering.index
-        for number, (head, flags_in, symbols, code, frame) in enumerate(marshal.loads(self._code)):
+        for number, (head, flags_in, symbols, code, _) in enumerate(marshal.loads(self._code)):
             region = self._results[number] if code is None else decode(code)
             assert isinstance(region, CompiledRegion)
             named = {symbol: index(self.entry, value) if symbol[2] in "cw" else value for symbol, value in symbols}
-            yield Piece(head, region, flags_in, named, frame=frame)
+            yield Piece(head, region, flags_in, named)
+
+    def frames(self) -> Iterator[tuple[int, int, bytes | None]]:
+        """Head, bytes of code, and call frame instructions (where it makes calls) of each piece."""
+        for (head, extent), piece in zip(self.extents(), marshal.loads(self._code), strict=True):
+            yield head, extent.code, piece[-1]
 
     def extents(self) -> Iterator[tuple[int, Extent]]:
         """Head and extent of each piece."""
