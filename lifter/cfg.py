@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lifter.descent import Descent
-from lifter.exits import exits, falls_out
+from lifter.exits import exits, falls_out, overrun
 from lifter.graph import FunctionGraph
 from lifter.image.scan import branch_targets
 from lifter.image.types import Function, Image
@@ -42,15 +42,17 @@ def build_graph(
     extra_entries: Iterable[int] = (),
     noreturn: frozenset[int] = frozenset(),
     known_tables: KnownTables | None = None,
+    crossed: int = 0,
 ) -> FunctionGraph:
     """The control-flow graph of one function.
 
     `extra_entries` are addresses inside it that code of other functions jumps to or calls; `noreturn` are addresses of
     functions of the image that are proved never to return (`lifter.noreturn.find_noreturn`); `known_tables` (by default
-    computed anew) knows where tables end for lack of a bound. `build_all` finds all of these itself: prefer it.
+    computed anew) knows where tables end for lack of a bound; `crossed` is the end of an instruction of another
+    function that reaches into it (`lifter.exits.overrun`). `build_all` finds all of these itself: prefer it.
     """
     tables = known_tables or KnownTables.of(image)
-    return Descent(image, function, noreturn, tables.of_function()).build(extra_entries)
+    return Descent(image, function, noreturn, tables.of_function()).build(extra_entries, crossed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class GraphTask:
     """Its address."""
     entries: tuple[int, ...]
     noreturn: frozenset[int]
+    crossed: int
 
 
 GraphResult = tuple[int, bytes, Outline]
@@ -80,6 +83,7 @@ def _outline(image: Image, graph: FunctionGraph) -> Outline:
     return Outline(
         array("q", sorted(exits(graph))),
         falls_out(graph),
+        overrun(image, graph),
         transfers,
         None if needed is None else frozenset(needed),
         needed is None and looks_at_return_address(graph),
@@ -98,7 +102,7 @@ class GraphMaker:
         """Do one task."""
         function = self._image.function_at(task.function)
         assert function is not None
-        graph = build_graph(self._image, function, task.entries, task.noreturn, self._tables)
+        graph = build_graph(self._image, function, task.entries, task.noreturn, self._tables, task.crossed)
         return function.address, pack(graph), _outline(self._image, graph)
 
 
@@ -123,6 +127,8 @@ class _Building:
         self._graphs = Graphs(image)
         self._extra: dict[int, set[int]] = {}
         """Function -> addresses in it that others jump to or call."""
+        self._crossed: dict[int, int] = {}
+        """Function -> the end of an instruction of another one that reaches into it."""
         self._changed: set[int] = set()
         """Functions whose graphs have to be made again."""
 
@@ -154,7 +160,13 @@ class _Building:
     def _make(self, addresses: Iterable[int]) -> None:
         """Make some graphs (anew), and note what they say of others."""
         tasks = [
-            GraphTask(address, tuple(sorted(self._extra.get(address, ()))), self._noreturn) for address in addresses
+            GraphTask(
+                address,
+                tuple(sorted(self._extra.get(address, ()))),
+                self._noreturn,
+                self._crossed.get(address, 0),
+            )
+            for address in addresses
         ]
         entered: set[tuple[int, int]] = set()
         for address, packed, found in self._share(tasks):
@@ -163,12 +175,25 @@ class _Building:
                 owner = self._image.function_at(target)
                 if owner is not None and owner.address not in (target, address) and owner.address in self._chosen:
                     entered.add((owner.address, target))
+            if found.overrun:
+                self._note_overrun(self._chosen[address].end, found.overrun)
         for owner_address, target in entered:
             known = self._extra.setdefault(owner_address, set())
             if target not in known:
                 known.add(target)
                 if owner_address in self._graphs and target not in self._graphs[owner_address].open_entries:
                     self._changed.add(owner_address)
+
+    def _note_overrun(self, end: int, after: int) -> None:
+        """Note that an instruction that crosses the end `end` of its function goes on to `after`."""
+        for owner in {self._image.function_at(address) for address in range(end, after)}:
+            if owner is None or owner.address not in self._chosen or after <= self._crossed.get(owner.address, 0):
+                continue
+            self._crossed[owner.address] = after
+            # Control arrives after it, and as long as it is not known where, it may come from there.
+            self._extra.setdefault(owner.address, set()).add(after)
+            if owner.address in self._graphs:
+                self._changed.add(owner.address)
 
 
 def _callers_of(targets: frozenset[int], graphs: Graphs) -> set[int]:

@@ -23,6 +23,7 @@ OVERLAP: Final = "instructions that overlap"
 UNREACHED: Final = "not reached by any known jump"
 NO_CODE: Final = "no instruction known to the decoder"
 CROSSES_END: Final = "an instruction crosses the end of the function"
+CROSSED: Final = "an instruction of the function before reaches into this one"
 MISPLACED_POINTER: Final = "a pointer into the middle of an instruction"
 
 _ROUNDS: Final = 8
@@ -74,14 +75,20 @@ class Descent:
         """Offsets of second readings that have been dealt with."""
         self.refusals: dict[int, Refusal] = {}
 
-    def build(self, extra_entries: Iterable[int]) -> FunctionGraph:
-        """Explore from everything that is certain, then from what data points to."""
+    def build(self, extra_entries: Iterable[int], crossed: int) -> FunctionGraph:
+        """Explore from everything that is certain, then from what data points to.
+
+        The bytes up to the address `crossed` belong to an instruction that starts before the function, if any do.
+        """
         roots = [self.base, *self.function.landing_pads, *extra_entries]
         roots = [root for root in dict.fromkeys(roots) if self.base <= root < self.limit]
         self.entries.update(roots)
         self.work.extend(reversed(roots))
         self._explore_all()
         self._follow_pointers()
+        if crossed > self.base:
+            self._doom(0, min(crossed - self.base, self.size))
+            self._refuse(self.base, CROSSED, self.code[: crossed - self.base])
         self._remove_doomed()
         return self._graph()
 

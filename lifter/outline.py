@@ -22,6 +22,8 @@ class Outline:
     """Addresses outside of it where control goes directly."""
     falls_out: int | None
     """The address after it, if control runs into that."""
+    overrun: int
+    """The end of the instruction that crosses its end; 0 if none does."""
     packed_transfers: array[int]
     """See `transfers`."""
     needed_to_return: frozenset[int] | None

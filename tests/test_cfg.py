@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lifter.cfg import build_all, build_graph, foreign_targets
-from lifter.descent import MISPLACED_POINTER, NO_CODE, OVERLAP, UNREACHED
+from lifter.descent import CROSSED, CROSSES_END, MISPLACED_POINTER, NO_CODE, OVERLAP, UNREACHED
 from lifter.graph import FunctionGraph
 from lifter.image.load import open_image
 from lifter.image.types import Image
@@ -209,6 +209,22 @@ def test_overlapping_instructions_are_in_no_block(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("gcc")
+@pytest.mark.parametrize("size", [1, 2, 4, 6])
+def test_an_instruction_that_two_functions_share_is_in_neither(tmp_path: Path, size: int) -> None:
+    # `movabs $0x9090909090909090, %rax`, of which the second function is said to begin within.
+    body = "test %edi, %edi; jz 1f; ret; 1: .byte 0x48, 0xb8"
+    shared = f".type second, @function; second = first_end + {size} - 2; .size second, 20"
+    text = f"{function('_start', body)} first_end: .fill 8, 1, 0x90; ret; .fill 9, 1, 0x90\n"
+    text = text.replace(".size _start, .-_start", f".size _start, .-_start+{size - 2}")
+    image, symbols = assemble(tmp_path, text + shared)
+    graphs = graphs_of(image)
+    first, second = graphs[symbols["_start"]], graphs[symbols["second"]]
+    assert [refusal.reason for refusal in first.refusals] == [CROSSES_END]
+    assert CROSSED in [refusal.reason for refusal in second.refusals]
+    after = symbols["first_end"] + 8
+    assert min(second.blocks) == after and after in second.open_entries
+
+
 def test_constants_between_code_are_left_alone(tmp_path: Path) -> None:
     body = "lea table(%rip),%rdx\nmov (%rdx),%eax\njmp 1f\ntable: .long 0x00010203, 0xc3c3c3c3\n1: ret"
     image, symbols = assemble(tmp_path, function("_start", body), "-static-pie")
