@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from lifter.image.callframes import CallFrames, Row, common_entry, frame_program, with_length
+from lifter.image.callframes import CallFrames, Row
+from lifter.image.framewriter import common_entry, frame_program, with_length
 
 _ALIGNMENT: Final = 8
 _PCREL_SDATA4, _DATAREL_SDATA4, _UDATA4 = 0x1B, 0x3B, 0x03

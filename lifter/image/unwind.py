@@ -1,7 +1,6 @@
 """Unwind information: where functions begin and end (.eh_frame), and where exceptions enter them (LSDA).
 
-This is the DWARF of the LSB's core specification: pointers in one of a dozen encodings, frame description
-entries (FDE) that share common information entries (CIE). All but the rare encodings are read with numpy.
+All but the rare encodings are read with numpy.
 """
 
 from __future__ import annotations
@@ -15,27 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from lifter.errors import Refusal
-from lifter.image.elf import PT_GNU_EH_FRAME, ElfFile
+from lifter.image.eh import OMIT, Addresses, Common, Malformed, Reader, SearchTable, read_call_sites, read_common
+from lifter.image.elf import ElfFile
 
-_OMIT: Final = 0xFF
-_PCREL, _DATAREL, _FUNCREL, _INDIRECT = 0x10, 0x30, 0x40, 0x80
 _PCREL_SDATA4: Final = 0x1B
-_FORMATS: Final = {
-    0x0: struct.Struct("<Q"), 0x2: struct.Struct("<H"), 0x3: struct.Struct("<I"), 0x4: struct.Struct("<Q"),
-    0xA: struct.Struct("<h"), 0xB: struct.Struct("<i"), 0xC: struct.Struct("<q"),
-}  # fmt: skip
-_ULEB, _SLEB = 0x1, 0x9
 _LONGEST_ENTRY: Final = 64
 """Bytes that are looked at of an FDE: its unwind instructions do not matter here."""
 _CIE_START: Final = b"\0\0\0\0\x01zR\0\x01\x78\x10\x01\x1b"
 """Identifier, version, augmentation, alignments 1 and -8, return address register, pointer encoding."""
 _TWO_WORDS: Final = struct.Struct("<II")
-
-Addresses = npt.NDArray[np.int64]
-
-
-class Malformed(Exception):
-    """Unwind data that contradicts itself; becomes a refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,71 +37,9 @@ class Frames:
     refusals: tuple[Refusal, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Cie:
-    pointer: int
-    """Encoding of code addresses."""
-    lsda: int
-    """Encoding of the LSDA pointer, or _OMIT."""
-    sized: bool
-    """Whether FDEs carry a length of augmentation data ('z')."""
-    signal: bool = False
-    """Whether it describes the frame of a signal handler's return ('S')."""
-
-
-class Reader:
-    """A cursor over bytes at a known address. Raises Malformed at the end of the bytes."""
-
-    def __init__(self, data: bytes, address: int, at: int = 0) -> None:
-        self.data, self.address, self.at = data, address, at
-
-    def byte(self) -> int:
-        """The next byte."""
-        if self.at >= len(self.data):
-            raise Malformed("ends early")
-        self.at += 1
-        return self.data[self.at - 1]
-
-    def uleb(self) -> int:
-        """A number in unsigned LEB128."""
-        value = shift = 0
-        while True:
-            byte = self.byte()
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-            if shift > 63:
-                raise Malformed("a number has too many bytes")
-
-    def pointer(self, encoding: int, function: int = 0, table: int = 0) -> int:
-        """A pointer in a DW_EH_PE encoding; one that is zero as stored is 0. Indirect ones give the slot."""
-        where = self.address + self.at
-        form = encoding & 0xF
-        if form in (_ULEB, _SLEB):
-            start = self.at
-            value = self.uleb()
-            if form == _SLEB and self.data[self.at - 1] & 0x40:
-                value -= 1 << 7 * (self.at - start)
-        elif form in _FORMATS:
-            layout = _FORMATS[form]
-            if self.at + layout.size > len(self.data):
-                raise Malformed("ends early")
-            (value,) = layout.unpack_from(self.data, self.at)
-            self.at += layout.size
-        else:
-            raise Malformed(f"unknown pointer encoding {encoding:#04x}")
-        if not value:
-            return 0
-        bases = {0: 0, _PCREL: where, _DATAREL: table, _FUNCREL: function}
-        if encoding & 0x70 not in bases:
-            raise Malformed(f"unknown pointer encoding {encoding:#04x}")
-        return (int(value) + bases[encoding & 0x70]) & 0xFFFFFFFFFFFFFFFF
-
-
 def read_frames(elf: ElfFile) -> Frames:
     """All frame description entries of .eh_frame, found by its section or by PT_GNU_EH_FRAME."""
-    table = _SearchTable(elf)
+    table = SearchTable.of(elf)
     header = elf.section(".eh_frame")
     if header is not None and header.size and elf.at(header.address, header.size):
         address, data, bounded = header.address, elf.at(header.address, header.size), True
@@ -130,7 +55,7 @@ def read_frames(elf: ElfFile) -> Frames:
     refusals: list[Refusal] = []
     entries = _walk(data, bounded)
     seen = {entry for entry, _ in entries}
-    for extra in table.entries:
+    for extra in table.entries.tolist():
         at = extra - address
         if at not in seen and 0 <= at <= len(data) - 8:
             entries.append((at, at + 4 - _TWO_WORDS.unpack_from(data, at)[1]))
@@ -145,34 +70,6 @@ def _first_cie(elf: ElfFile) -> int:
         if at >= 4:
             return segment.address + at - 4
     return 0
-
-
-class _SearchTable:
-    """.eh_frame_hdr: where .eh_frame is, and a sorted table of its FDEs."""
-
-    def __init__(self, elf: ElfFile) -> None:
-        self.frames = 0
-        """Address of .eh_frame; 0 where it is not known."""
-        self.entries: list[int] = []
-        """Addresses of the FDEs."""
-        for header in elf.program_headers:
-            if header.type == PT_GNU_EH_FRAME:
-                data = elf.at(header.address, header.file_size)
-                try:
-                    self._read(Reader(data, header.address))
-                except Malformed:
-                    self.entries = []
-
-    def _read(self, reader: Reader) -> None:
-        version, frames, count, table = reader.byte(), reader.byte(), reader.byte(), reader.byte()
-        if version != 1 or frames == _OMIT:
-            return
-        self.frames = reader.pointer(frames, table=reader.address)
-        if count == _OMIT or table != _DATAREL | 0xB:
-            return
-        rows = min(reader.pointer(count), (len(reader.data) - reader.at) // 8)
-        words = np.frombuffer(reader.data, "<i4", 2 * rows, reader.at).astype(np.int64)
-        self.entries = (words[1::2] + reader.address).tolist()
 
 
 def _walk(data: bytes, bounded: bool) -> list[tuple[int, int]]:
@@ -197,8 +94,8 @@ def _walk(data: bytes, bounded: bool) -> list[tuple[int, int]]:
 
 
 def _read_entries(data: bytes, address: int, entries: list[tuple[int, int]], refusals: list[Refusal]) -> Frames:
-    cies: dict[int, _Cie | None] = {}
-    groups: dict[_Cie, list[int]] = {}
+    cies: dict[int, Common | None] = {}
+    groups: dict[Common, list[int]] = {}
     for at, cie_at in entries:
         if cie_at not in cies:
             cies[cie_at] = _read_cie(data, address, cie_at, refusals)
@@ -207,11 +104,11 @@ def _read_entries(data: bytes, address: int, entries: list[tuple[int, int]], ref
             groups.setdefault(cie, []).append(at)
     parts = [np.zeros((0, 3), np.int64)]
     for cie, offsets in groups.items():
-        fast = cie.pointer == _PCREL_SDATA4 and cie.sized and cie.lsda in (_OMIT, _PCREL_SDATA4)
+        fast = cie.pointer == _PCREL_SDATA4 and cie.sized and cie.lsda in (OMIT, _PCREL_SDATA4)
         if fast:
             places = np.array(offsets, np.int64)
-            whole = places + (21 if cie.lsda != _OMIT else 16) <= len(data)
-            if cie.lsda != _OMIT:
+            whole = places + (21 if cie.lsda != OMIT else 16) <= len(data)
+            if cie.lsda != OMIT:
                 # Longer augmentation data than 127 bytes would need another byte for its length.
                 whole &= _bytes_at(data, np.minimum(places + 16, len(data) - 1)) < 0x80
             parts.append(_read_fast(data, address, places[whole], cie))
@@ -238,11 +135,11 @@ def _bytes_at(data: bytes, at: Addresses) -> npt.NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8)[at]
 
 
-def _read_fast(data: bytes, address: int, at: Addresses, cie: _Cie) -> npt.NDArray[np.int64]:
+def _read_fast(data: bytes, address: int, at: Addresses, cie: Common) -> npt.NDArray[np.int64]:
     words = np.ndarray((max(len(data) - 3, 0),), "<i4", data, 0, (1,))
     start = words[at + 8].astype(np.int64) + address + at + 8
     size = words[at + 12].astype(np.int64) & 0xFFFFFFFF
-    if cie.lsda == _OMIT:
+    if cie.lsda == OMIT:
         lsda = np.zeros(len(at), np.int64)
     else:
         stored = words[at + 17].astype(np.int64)
@@ -251,7 +148,7 @@ def _read_fast(data: bytes, address: int, at: Addresses, cie: _Cie) -> npt.NDArr
 
 
 def _read_slow(
-    data: bytes, address: int, offsets: Iterable[int], cie: _Cie, refusals: list[Refusal]
+    data: bytes, address: int, offsets: Iterable[int], cie: Common, refusals: list[Refusal]
 ) -> npt.NDArray[np.int64]:
     rows = []
     for at in offsets:
@@ -263,7 +160,7 @@ def _read_slow(
             lsda = 0
             if cie.sized:
                 reader.uleb()
-                if cie.lsda != _OMIT:
+                if cie.lsda != OMIT:
                     lsda = reader.pointer(cie.lsda, start)
         except Malformed as problem:
             refusals.append(Refusal(address + at, f"unwind entry not understood: {problem}"))
@@ -273,50 +170,14 @@ def _read_slow(
     return np.array(rows, np.int64).reshape(len(rows), 3)
 
 
-def _read_cie(data: bytes, address: int, at: int, refusals: list[Refusal]) -> _Cie | None:
+def _read_cie(data: bytes, address: int, at: int, refusals: list[Refusal]) -> Common | None:
     try:
         if not 0 <= at <= len(data) - 9 or _TWO_WORDS.unpack_from(data, at)[1]:
             raise Malformed("an entry refers to no common entry")
-        return _parse_cie(Reader(data, address, at + 8))
+        return read_common(Reader(data[at : at + 4 + _TWO_WORDS.unpack_from(data, at)[0]], address + at, 8))
     except Malformed as problem:
         refusals.append(Refusal(address + at, f"unwind entries not understood: {problem}"))
         return None
-
-
-def _parse_cie(reader: Reader) -> _Cie:
-    version = reader.byte()
-    if version not in (1, 3):
-        raise Malformed(f"version {version}")
-    end = reader.data.find(b"\0", reader.at, reader.at + 16)
-    if end < 0:
-        raise Malformed("augmentation without end")
-    augmentation = reader.data[reader.at : end]
-    reader.at = end + 1
-    reader.uleb()
-    reader.uleb()
-    if version == 1:
-        reader.byte()
-    else:
-        reader.uleb()
-    if not augmentation:
-        return _Cie(0, _OMIT, False)
-    if augmentation[:1] != b"z":
-        raise Malformed(f"augmentation {augmentation!r}")
-    reader.uleb()
-    pointer, lsda, signal = 0, _OMIT, False
-    for letter in augmentation[1:]:
-        if letter == ord("R"):
-            pointer = reader.byte()
-        elif letter == ord("L"):
-            lsda = reader.byte()
-        elif letter == ord("P"):
-            encoding = reader.byte()
-            reader.pointer(encoding)
-        elif letter == ord("S"):
-            signal = True
-        elif letter != ord("B"):
-            raise Malformed(f"augmentation {augmentation!r}")
-    return _Cie(pointer, lsda, True, signal)
 
 
 def read_landing_pads(elf: ElfFile, frames: Frames) -> tuple[list[int], list[Refusal]]:
@@ -332,53 +193,12 @@ def read_landing_pads(elf: ElfFile, frames: Frames) -> tuple[list[int], list[Ref
             refusals.append(Refusal(start, "its exception table lies outside the file"))
             continue
         try:
-            budget -= _read_lsda(Reader(segment.data, segment.address, lsda - segment.address), start, pads)
+            sites = read_call_sites(Reader(segment.data, segment.address, lsda - segment.address), start)
+            pads.update([sites.base + pad for pad in sites.values[2::4] if pad])
+            budget -= sites.size
         except Malformed as problem:
             refusals.append(Refusal(start, f"exception table not understood: {problem}"))
         if budget < 0:
             refusals.append(Refusal(start, "exception tables overlap; the rest was not read"))
             break
     return sorted(pads), refusals
-
-
-def _read_lsda(reader: Reader, function: int, pads: set[int]) -> int:
-    """Adds the landing pads of one LSDA to `pads`; returns its size. `function` is the start of its FDE."""
-    base = function
-    encoding = reader.byte()
-    if encoding != _OMIT:
-        base = reader.pointer(encoding, function)
-    if reader.byte() != _OMIT:
-        reader.uleb()
-    encoding = reader.byte()
-    length = reader.uleb()
-    end = reader.at + length
-    if end > len(reader.data):
-        raise Malformed("ends early")
-    if encoding == _ULEB:
-        _read_call_sites(reader, end, base, pads)
-        return length
-    while reader.at < end:
-        reader.pointer(encoding)
-        reader.pointer(encoding)
-        if pad := reader.pointer(encoding):
-            pads.add(base + pad)
-        reader.uleb()
-    return length
-
-
-def _read_call_sites(reader: Reader, end: int, base: int, pads: set[int]) -> None:
-    """The call-site table as gcc and clang write it: four ULEB128 a row, the third the landing pad."""
-    values: list[int] = []
-    value = shift = 0
-    for byte in reader.data[reader.at : end]:
-        if byte < 0x80:
-            values.append(value | byte << shift)
-            value = shift = 0
-        else:
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if shift > 63:
-                raise Malformed("a number has too many bytes")
-    if shift or len(values) % 4:
-        raise Malformed("call sites end early")
-    pads.update([base + pad for pad in values[2::4] if pad])
