@@ -1,14 +1,17 @@
 """Calls that regions make themselves: which ones, so that nobody can tell.
 
 A call runs in place otherwise: out of the cache to the original instruction, and back in behind it. Two jumps each,
-and most of what instrumentation costs. A call made from the cache has a return address there. Three kinds of code look
+and most of what instrumentation costs. A call made from the cache has a return address there. Four kinds of code look
 at return addresses:
 
 - Unwinders: exceptions, cancellation, backtraces. They are told of the cache (`jit.frames`), where it is known what to
   tell them, and where nothing but going on to the caller would happen: a call that has a landing pad stays in place.
 - Functions that look at their own: setjmp, dlsym, profilers. A callee in the image is asked for that, an import goes
   by its name.
-- Programs that print or walk the stack themselves. All calls of one that asks for backtraces stay in place.
+- Programs that print or walk the stack themselves. All calls of one that asks for backtraces stay in place, and so do
+  those of a runtime with tables of its own.
+- Collectors that find roots by a table of return addresses, as OCaml's does. A call that data points behind stays in
+  place.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ _LOOKERS: Final = frozenset((
     "__gmon_start__", "mtrace", "obstack_free",
 ))  # fmt: skip
 """Imports that look at their return address, or come back in another way than by it."""
+_OWN_TABLES: Final = (".llvm_stackmaps", "__managedcode", ".svm_heap")
+"""Sections of runtimes that walk the stack by tables of offsets: LLVM's stack maps, .NET's and GraalVM's programs."""
 _NEAR: Final = ("loop", "loope", "loopne", "jrcxz", "jecxz")
 """Jumps that only have a short form."""
 
@@ -64,6 +69,8 @@ class ThroughCalls:
         where, flow = block.last_address, block.last.flow
         if flow not in (Flow.CALL, Flow.CALL_INDIRECT) or block.end not in block.successors:
             return False
+        if block.end in self._image.code_pointers:
+            return False
         frame = frames.at(where)
         if frame is None or not frame.passes_exceptions(where):
             return False
@@ -87,6 +94,8 @@ def _frames(image: Image, options: Options) -> CallFrames | None:
         return None
     elf = ElfFile(image.content, str(image.path))
     if options.calls == "auto" and elf.section(".debug_info") is not None:
+        return None
+    if any(elf.section(name) is not None for name in _OWN_TABLES):
         return None
     return CallFrames.of(elf)
 

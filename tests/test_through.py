@@ -102,6 +102,19 @@ __attribute__((noipa)) int calls(int a, int (*other)(int))
 }
 int main(int argc, char **argv) { return calls(argc, plain); }
 """
+COLLECTOR = """
+#include <stdio.h>
+void **top;
+extern void *known[];
+__attribute__((noipa)) long collect(long n) { return n + (top[-1] == known[0]); }
+__attribute__((noipa)) long plain(long n) { return n + 2; }
+long calls(long);
+asm(".text; .globl calls; .type calls, @function; calls: .cfi_startproc; sub $8, %rsp; .cfi_def_cfa_offset 16;"
+    "mov %rsp, top(%rip); call collect; .Lbehind: mov %rax, %rdi; call plain; add $8, %rsp; .cfi_def_cfa_offset 8; ret;"
+    ".cfi_endproc; .size calls, .-calls; .data; .globl known; known: .quad .Lbehind; .text");
+int main(void) { printf("%ld\\n", calls(4)); }
+"""
+"""A collector's way: it knows the stack pointer at the call, and looks up return addresses in a table."""
 
 
 def names(path: Path, function: str) -> tuple[set[str], set[str]]:
@@ -135,6 +148,15 @@ def test_callees_that_look_at_their_return_address_are_called_in_place(tmp_path:
     made, all_of_them = names(program, "calls")
     assert made == {"plain", "?", "atoi" if "atoi" in all_of_them else "strtol"}
     assert {"caller", "dlsym", "_setjmp", "longjmp", "exit"} <= all_of_them
+
+
+@pytest.mark.needs("gcc")
+@pytest.mark.parametrize("link", [("-pie", "-fPIE"), ("-no-pie",)])
+def test_calls_that_data_points_behind_stay_in_place(link: tuple[str, ...], tool: Tool, tmp_path: Path) -> None:
+    program = build(COLLECTOR, tmp_path / "prog", "gcc", *link)
+    assert names(program, "calls") == ({"plain"}, {"plain", "collect"})
+    output = rewritten(tool, program)
+    assert subprocess.run([output], capture_output=True, timeout=100, check=True).stdout == b"7\n"
 
 
 @pytest.mark.needs("g++")
