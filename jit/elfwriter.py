@@ -22,7 +22,7 @@ from lifter.image.elf import PT_GNU_EH_FRAME
 
 PAGE = 4096
 
-PT_LOAD, PT_DYNAMIC, PT_PHDR = 1, 2, 6
+PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_PHDR = 1, 2, 3, 6
 PT_PROBELOOM = 0x6C6F6F6D
 """Marks a rewritten file, and covers its program header table: a type of our own, which loaders ignore."""
 
@@ -122,6 +122,10 @@ class ElfEditor:
                 raise RefusedError("segments overlap or are not in address order")
         if any(s.offset + s.file_size > len(content) or s.file_size > s.memory_size for s in loaded):
             raise RefusedError("segments reach beyond the end of the file")
+        table, end = self.header.phoff, self.header.phoff + len(self.segments) * _PHDR.size
+        seen = any(s.offset <= table and end <= s.offset + s.file_size for s in loaded)
+        if not seen and any(s.type == PT_INTERP for s in self.segments):
+            raise RefusedError("damaged: no segment loads the program headers, which the dynamic linker reads")
 
     @property
     def loaded(self) -> list[ProgramHeader]:

@@ -91,7 +91,10 @@ def write(image: Image, overlay: Overlay, output: Path, memory: Memory | None = 
 
 
 def _editor(image: Image) -> ElfEditor:
-    editor = ElfEditor(image.content)
+    try:
+        editor = ElfEditor(image.content)
+    except RefusedError as refused:
+        raise RefusedError(f"{image.path}: {refused}") from None
     if any(segment.type == PT_PROBELOOM for segment in editor.segments):
         raise RefusedError(f"{image.path}: already rewritten by probeloom; rewrite the original file")
     return editor

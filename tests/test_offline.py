@@ -190,6 +190,19 @@ def counting_overlay_of(image: Image, with_symbols: Path) -> Overlay:
     return counting_overlay(replace(image, functions=open_image(with_symbols).functions))
 
 
+def test_refuses_a_file_whose_program_headers_are_not_loaded(pie: Path, tmp_path: Path) -> None:
+    # Its dynamic linker would read zeros; in a rewritten file it would read what had been moved.
+    editor = ElfEditor(pie.read_bytes())
+    index = editor.segments.index(editor.loaded[0])
+    content = bytearray(editor.content)
+    size_at = editor.header.phoff + index * 56 + 32
+    content[size_at : size_at + 8] = bytes(8)
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(content)
+    with pytest.raises(RefusedError, match="damaged: no segment loads the program headers"):
+        offline.reserve(open_image(damaged))
+
+
 def test_refuses_a_rewritten_file(pie: Path, tmp_path: Path) -> None:
     image = open_image(rewrite(pie, tmp_path / "out"))
     with pytest.raises(RefusedError, match="already rewritten"):
