@@ -224,9 +224,13 @@ class Descent:
         target = end + instruction.target
         self.callees[address] = target
         if self._inside(target) and target != self.base:
-            self.entries.add(target)
-            self.work.append(target)
+            self._enter_callee(target)
         return never_returns(image, target, self.proved)
+
+    def _enter_callee(self, target: int) -> None:
+        """Go on at a call's target inside the function."""
+        self.entries.add(target)
+        self.work.append(target)
 
     def _overlap(self, at: int) -> None:
         """Code from offset `at` overlaps known instructions: leave out both readings until they agree again."""
@@ -298,7 +302,8 @@ class Descent:
             found = resolve(self.image, self.function, chart, start, self.known_tables)
             if found.external:
                 self.external.add(jump)
-            if found.computed:
+            if found.computed or (found.indexed and self.function.guessed):
+                # The labels of a table may have been taken for functions where nothing says where functions end.
                 self.computed.add(jump)
             table, old = found.table, self.tables.get(jump)
             if table is None or (old is not None and len(old.targets) >= len(table.targets)):
@@ -326,7 +331,7 @@ class Descent:
             lines,
             predecessors,
             lambda target: target - self.base < self.size and self.owner[target - self.base] != 2,
-            lambda target: self._looks_like_code(target - self.base),
+            lambda target: self.looks_like_code(target - self.base),
         )
 
     def _follow_pointers(self) -> None:
@@ -344,7 +349,7 @@ class Descent:
             elif self.owner[offset] == 1:
                 self.leaders.add(pointer)
                 self.entries.add(pointer)
-            elif (self._is_stored(pointer) or self._is_passed_on(pointer)) and self._looks_like_code(offset):
+            elif (self._is_stored(pointer) or self._is_passed_on(pointer)) and self.looks_like_code(offset):
                 self.entries.add(pointer)
                 self.work.append(pointer)
                 self._explore_all()
@@ -385,7 +390,7 @@ class Descent:
                     break
         return False
 
-    def _looks_like_code(self, offset: int) -> bool:
+    def looks_like_code(self, offset: int) -> bool:
         """Whether everything reachable from `offset`, as far as it is new, is plausible code.
 
         Tables between functions are pointed to as well; to take one for code would be to overwrite it.
@@ -493,7 +498,8 @@ class Descent:
             {start: block.successors for start, block in blocks.items()},
         )
         enclosing = {block.last_address: block for block in blocks.values()}
-        suspect = self._unexplained_labels(blocks) or self._has_unreached()
+        # Where nothing says where the function ends, what is not reached may well belong to others.
+        suspect = self._unexplained_labels(blocks) or (self._has_unreached() and not self.function.guessed)
         unresolved = []
         for jump in pending:
             block = enclosing[jump]

@@ -109,6 +109,8 @@ class Resolution:
     """The table's length follows from a comparison."""
     computed: bool = False
     """No table was found, but the target is the sum of one's entry and a base: no pointer to a function."""
+    indexed: bool = False
+    """No table was found, but the target is, or is computed from, an entry of one."""
 
 
 UNKNOWN = Resolution()
@@ -134,6 +136,16 @@ def _key_of(shape: _Shape | None) -> _Key | None:
     if shape is None or shape.table.terms or shape.base.terms:
         return None
     return shape.table.constant, shape.base.constant, shape.size, shape.signed
+
+
+def _first_index(key: _Key) -> int:
+    """The index of a table's first entry.
+
+    Offsets are relative to where the table begins. If that is behind the address that index 0 would have, the index
+    never is 0 (what was compared is another register): what stands there belongs to another table.
+    """
+    table, base, size, _ = key
+    return (base - table) // size if table < base < table + _ENTRIES * size else 0
 
 
 def _length(resolution: Resolution) -> int:
@@ -211,8 +223,8 @@ class _Search:
             return replace(found, table=replace(found.table, targets=targets))
         if fixed and partial is None and not open_ended:
             return Resolution(JumpTable(self.jump, self.jump, tuple(sorted(fixed))), bounded=True)
-        if found is UNKNOWN and partial is not None and (partial.base.terms or partial.base.constant):
-            return Resolution(computed=True)
+        if found is UNKNOWN and partial is not None:
+            return Resolution(computed=bool(partial.base.terms or partial.base.constant), indexed=True)
         return found
 
     def _inside(self, address: int) -> bool:
@@ -273,7 +285,8 @@ class _Search:
     def _guessed_bound(self, key: _Key) -> Resolution | None:
         """Read a table whose address was guessed, with the bound that the nearest paths give."""
         queue: deque[tuple[int, ...]] = deque([(self.start,)])
-        highest: int | None = -1
+        lowest, highest = _ENTRIES, -1
+        bounded = True
         for _ in range(_PATHS):
             if not queue:
                 break
@@ -281,14 +294,15 @@ class _Search:
             machine, target = self._evaluate(path)
             shape = _shape_of(target)
             bound = machine.upper_bound(shape.index) if shape is not None else None
-            if bound is not None and 0 <= bound[1] < _ENTRIES:
-                highest = max(highest, bound[1]) if highest is not None else None
+            if bound is not None and 0 <= bound[0] <= bound[1] < bound[0] + _ENTRIES:
+                lowest, highest = min(lowest, bound[0]), max(highest, bound[1])
                 continue
             before = [block for block in self.chart.predecessors.get(path[0], ()) if block not in path]
-            if not before or len(path) >= _DEPTH:
-                highest = None
+            bounded = bounded and bool(before) and len(path) < _DEPTH
             queue.extend((block, *path) for block in before)
-        return self._read(key, 0, None if highest is None or highest < 0 else highest)
+        if bounded and highest >= 0:
+            return self._read(key, lowest, highest)
+        return self._read(key, 0, None)
 
     def _constants_for(self, atom: Atom) -> set[int]:
         """Constants that code of the function puts into a register or a stack slot."""
@@ -331,6 +345,7 @@ class _Search:
     def _read(self, key: _Key, low: int, high: int | None, most: int = _ENTRIES) -> Resolution | None:
         """Read entries low..high of a table; where `high` is None, as far as they make sense, up to `most`."""
         table, base, size, signed = key
+        low = max(low, _first_index(key))
         first = table + low * size
         chart = self.chart
         segment = self.image.segment_at(first)

@@ -248,12 +248,9 @@ class Machine:
         best: tuple[int, int] | None = None
         for constant, upper in self.uppers.get(plain.terms, ()):
             low = plain.constant - constant
-            if best is None or upper + low < best[1]:
-                best = (low, upper + low)
+            best = _both(best, (low, upper + low))
         implied = self._implied(value)
-        if implied is not None and (best is None or implied[1] < best[1]):
-            best = implied
-        return best
+        return best if implied is None else _both(best, implied)
 
     @staticmethod
     def width_of(value: Value) -> int:
@@ -281,6 +278,14 @@ class Machine:
                 low, high = found
                 return low + value.constant, high + value.constant
         return None if high is None else (value.constant, high + value.constant)
+
+
+def _both(one: tuple[int, int] | None, other: tuple[int, int]) -> tuple[int, int]:
+    """What two ranges have in common; the one with the lower end where they have nothing (a path never taken)."""
+    if one is None:
+        return other
+    low, high = max(one[0], other[0]), min(one[1], other[1])
+    return (low, high) if low <= high else min(one, other, key=lambda bounds: bounds[1])
 
 
 def _mov(machine: Machine, instruction: Instruction, end: int) -> bool:

@@ -364,6 +364,26 @@ def test_forms_of_jump_tables(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.needs("gcc")
+@pytest.mark.parametrize("bound", ["cmp $3,%rdx; ja 9f", ""])
+def test_a_table_after_another_one_whose_index_is_biased(tmp_path: Path, bound: str) -> None:
+    # libswipl's interpreter: the address for index 0 lies in the table before, whose offsets have another base.
+    body = (
+        "lea one(%rip),%r15\nlea two(%rip),%r14\n5: movzbl (%rsi),%eax\ninc %rsi\ncmp $6,%rax\nja 9f\n"
+        "cmp $2,%rax\nja 7f\nmovslq (%r15,%rax,4),%rdx\nadd %r15,%rdx\njmp *%rdx\n"
+        f"7: lea -3(%rax),%rdx\n{bound}\nmovslq (%r14,%rdx,4),%rdx\nadd %r14,%rdx\njmp *%rdx\n"
+        "case1: inc %edi\njmp 5b\ncase2: dec %edi\njmp 5b\ncase3: neg %edi\njmp 5b\n9: ret\n"
+    )
+    data = ".section .rodata\n.balign 4\none: .long case1-one, case1-one, case2-one\n"
+    data += "two: .long case3-two, case2-two, case3-two, case1-two\nend: .long 7\n"
+    image, symbols = assemble(tmp_path, function("_start", body) + data, "-static-pie")
+    graph = graphs_of(image)[symbols["_start"]]
+    tables = {table.address: table.targets for table in graph.tables.values()}
+    first, second, third = (symbols[f"case{number}"] for number in (1, 2, 3))
+    assert tables == {symbols["one"]: (first, first, second), symbols["two"]: (third, second, third, first)}
+    assert not graph.refusals
+
+
+@pytest.mark.needs("gcc")
 def test_a_table_without_bound_leads_to_a_call_that_ends_the_function(tmp_path: Path) -> None:
     body = "mov (%rsi),%eax\njmp *table(,%rax,8)\ncase1: ret\ncase2: call *stop(%rip)"
     text = function("_start", body) + ".section .rodata\ntable: .quad case1, case2, 7\n.data\nstop: .quad 0\n"

@@ -54,6 +54,8 @@ class FunctionTable:
     labels: frozenset[int]
     """Addresses of symbols and unwind entries inside functions: further entries."""
     refusals: tuple[Refusal, ...]
+    gaps: tuple[tuple[int, int], ...]
+    """(start, end) of what is executable, belongs to no function and is no padding, in order."""
 
 
 def find_functions(
@@ -84,7 +86,14 @@ def find_functions(
     )
     merger.add_unsized(called, likely_starts)
     merger.add_labels()
-    return FunctionTable(tuple(merger.found), frozenset(merger.labels), (*merger.refusals, *merger.gaps()))
+    return FunctionTable(
+        tuple(merger.found), frozenset(merger.labels), tuple(merger.refusals), tuple(merger.gaps())
+    )
+
+
+def is_padding(code: bytes) -> bool:
+    """Whether the bytes are nothing but what assemblers and linkers put between functions."""
+    return _PADDING.fullmatch(code) is not None
 
 
 class _Merger:
@@ -223,11 +232,11 @@ class _Merger:
             else:
                 self.labels.add(address)
 
-    def gaps(self) -> list[Refusal]:
-        """Executable bytes that belong to no function and are no padding."""
+    def gaps(self) -> list[tuple[int, int]]:
+        """See `FunctionTable.gaps`."""
         known = sorted([(item.address, item.end) for item in self.found] + list(self._stubs))
         starts = [start for start, _ in known]
-        refusals = []
+        gaps = []
         for low, high in _areas(self._elf):
             code = self._elf.at(low, high - low)
             at = low
@@ -237,16 +246,9 @@ class _Merger:
                     padding = _PADDING.match(code, at - low, start - low)
                     at = low + padding.end() if padding is not None else at
                     if at < min(start, low + len(code)):
-                        refusals.append(
-                            Refusal(
-                                at,
-                                "code or data that no symbol and no unwind information covers",
-                                code[at - low : min(start, at + 16) - low],
-                                "keep symbols or unwind tables to have it instrumented",
-                            )
-                        )
+                        gaps.append((at, min(start, low + len(code))))
                 at = max(at, end)
-        return refusals
+        return gaps
 
 
 def _areas(elf: ElfFile) -> list[tuple[int, int]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from lifter.discovery import discover
 from lifter.errors import Refusal, UsageError
 from lifter.image import scan
 from lifter.image.elf import ET_EXEC, PT_INTERP, SHF_EXECINSTR, ElfFile, SymbolTable, string_at
@@ -59,7 +61,7 @@ def open_image(path: Path | str) -> Image:
     slots = {**_resolver_names(relocations, table), **relocations.slots}
     pads, pad_refusals = read_landing_pads(elf, frames)
     pointers = frozenset(referred.tolist()) | table.labels | called.keys()
-    return Image(
+    image = Image(
         path=path,
         content=elf.content,
         kind=kind,
@@ -80,8 +82,11 @@ def open_image(path: Path | str) -> Image:
         code_pointers=pointers,
         words=relocations.words,
         has_shadow_stack=_is_cet(elf),
-        refusals=(*table.refusals, *frames.refusals, *pad_refusals, *go.refusals, *_missing(elf, table)),
+        refusals=(*table.refusals, *frames.refusals, *pad_refusals, *go.refusals),
     )
+    functions, gaps = discover(image, table.gaps)
+    refusals = (*image.refusals, *(_not_covered(image, *gap) for gap in gaps), *_missing(image, functions))
+    return replace(image, functions=functions, refusals=refusals)
 
 
 def _read(path: Path) -> bytes:
@@ -235,12 +240,21 @@ def _go_pads(functions: Sequence[GoFunction]) -> list[int]:
     return [function.recovery for function in functions if function.recovery]
 
 
-def _missing(elf: ElfFile, table: FunctionTable) -> list[Refusal]:
-    if table.functions:
+def _not_covered(image: Image, start: int, end: int) -> Refusal:
+    return Refusal(
+        start,
+        "code or data that no symbol and no unwind information covers",
+        image.read(start, min(end - start, 16)),
+        "keep symbols or unwind tables to have it instrumented",
+    )
+
+
+def _missing(image: Image, functions: Sequence[Function]) -> list[Refusal]:
+    if functions:
         return []
     return [
         Refusal(
-            elf.segments[0].address,
+            image.segments[0].address,
             "no symbols and no unwind information: no function was found",
             hint="name functions by address (0x...), or keep symbols",
         )

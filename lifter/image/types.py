@@ -75,7 +75,7 @@ class Function:
     landing_pads: tuple[int, ...] = ()
     """Addresses where an exception enters it."""
     source: str = "symbol"
-    """'symbol', 'dynamic-symbol', 'unwind', 'pclntab', 'entry', 'init-array', 'call-target'."""
+    """'symbol', 'dynamic-symbol', 'unwind', 'pclntab', 'entry', 'init-array', 'call-target', 'pointer'."""
     refusal: Refusal | None = None
     """Why it cannot be instrumented whatever the probe, where that is known from the image alone."""
 
@@ -83,6 +83,11 @@ class Function:
     def end(self) -> int:
         """First address after it."""
         return self.address + self.size
+
+    @property
+    def guessed(self) -> bool:
+        """Whether only code or data that refers to it says that a function begins here, and nothing where it ends."""
+        return self.source in ("call-target", "pointer")
 
     @property
     def demangled(self) -> str:
