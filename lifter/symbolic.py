@@ -272,6 +272,9 @@ class Machine:
             width = inner.bits if isinstance(inner, Extend) and not inner.signed else 64
             if 0 < width - atom.amount <= 12:
                 high = (1 << (width - atom.amount)) - 1
+                compared = self.upper_bound(atom.value)
+                if compared is not None and 0 <= compared[0] <= compared[1]:
+                    high = min(high, compared[1] >> atom.amount)
         elif isinstance(atom, Extend):
             found = self.upper_bound(atom.value)
             if found is not None:

@@ -333,6 +333,11 @@ TABLES = {
         "mov table(,%rax,8),%rax\njmp *%rax\n8: pop %rbp",
         ".quad 1f, 2f, 3f, 2f",
     ),
+    "shifted": (
+        "mov %edi,%eax\nshr $28,%eax\ncmp $0x3fffffff,%edi\nja 9f\nlea table(%rip),%rdx\nmovslq (%rdx,%rax,4),%rax\n"
+        "add %rdx,%rax\njmp *%rax",
+        ".long 1f-table, 2f-table, 3f-table, 2f-table, 1f-table+1",
+    ),
     "masked": ("and $3,%edi\nmov table(,%rdi,8),%rax\njmp *%rax", ".quad 1f, 2f, 3f, 2f"),
     "hoisted": (
         "lea table(%rip),%r8\n5: mov (%rsi),%edi\ninc %rsi\ntest %edi,%edi\njs 5b\ncmp $3,%edi\njae 7f\nnop\n"
