@@ -20,7 +20,7 @@ from lifter.graph import JumpTable
 from lifter.image.types import Function, Image, Kind
 from lifter.instruction import Flow, Imm, Instruction, Mem, Reg
 from lifter.registers import RBP, RSP
-from lifter.symbolic import Atom, Extend, Load, Machine, Start, Value, of_atom
+from lifter.symbolic import Atom, Bound, Extend, Load, Machine, Start, Value, of_atom
 
 Line = tuple[int, Instruction]
 """An instruction and its address."""
@@ -148,6 +148,17 @@ def _first_index(key: _Key) -> int:
     return (base - table) // size if table < base < table + _ENTRIES * size else 0
 
 
+def _is_sane(bound: Bound) -> bool:
+    return 0 <= bound.low <= bound.high < bound.low + _ENTRIES
+
+
+def _either(one: Bound | None, other: Bound) -> Bound:
+    """What either of two ranges has."""
+    if one is None:
+        return other
+    return Bound(min(one.low, other.low), max(one.high, other.high), one.compared and other.compared)
+
+
 def _length(resolution: Resolution) -> int:
     return len(resolution.table.targets) if resolution.table is not None else 0
 
@@ -182,7 +193,7 @@ class _Search:
     def run(self) -> Resolution:
         """Evaluate paths until table and bound are known on all of them, or the allowance is used up."""
         queue: deque[tuple[int, ...]] = deque([(self.start,)])
-        bounds: dict[_Key, tuple[int, int]] = {}
+        bounds: dict[_Key, Bound] = {}
         unbounded: dict[_Key, int] = {}
         """Tables that some path reaches with an index that nothing limits but its width -> entries at most."""
         partial: _Shape | None = None
@@ -202,9 +213,8 @@ class _Search:
             key = _key_of(shape)
             if shape is not None and key is not None:
                 bound = machine.upper_bound(shape.index)
-                if bound is not None and 0 <= bound[0] <= bound[1] < bound[0] + _ENTRIES:
-                    old = bounds.get(key, bound)
-                    bounds[key] = (min(old[0], bound[0]), max(old[1], bound[1]))
+                if bound is not None and _is_sane(bound):
+                    bounds[key] = _either(bounds.get(key), bound)
                     continue
             before = [block for block in self.chart.predecessors.get(path[0], ()) if block not in path]
             allowed = _PATHS if key is None else _PATHS_TO_BOUND
@@ -231,17 +241,17 @@ class _Search:
         return self.function.address <= address < self.function.end
 
     def _choose(
-        self, bounds: Mapping[_Key, tuple[int, int]], unbounded: Mapping[_Key, int], partial: _Shape | None
+        self, bounds: Mapping[_Key, Bound], unbounded: Mapping[_Key, int], partial: _Shape | None
     ) -> Resolution:
         found: list[Resolution] = []
-        for key, (low, high) in bounds.items():
-            read = [self._read(key, low, high)]
+        for key, bound in bounds.items():
+            read = [self._read(key, bound)]
             if key in unbounded:
                 # A path that gives no bound may allow more than the others do.
-                read.append(self._read(key, low, None, unbounded[key]))
+                read.append(self._read(key, Bound(bound.low, bound.low + unbounded[key] - 1, False), open_ended=True))
             found.extend(sorted((one for one in read if one is not None), key=_length)[-1:])
         for key in sorted(unbounded.keys() - bounds.keys()):
-            one = self._read(key, 0, None, unbounded[key])
+            one = self._read(key, Bound(0, unbounded[key] - 1, False), open_ended=True)
             if one is not None:
                 found.append(one)
         if not found and partial is not None and _key_of(partial) is None:
@@ -285,7 +295,7 @@ class _Search:
     def _guessed_bound(self, key: _Key) -> Resolution | None:
         """Read a table whose address was guessed, with the bound that the nearest paths give."""
         queue: deque[tuple[int, ...]] = deque([(self.start,)])
-        lowest, highest = _ENTRIES, -1
+        widest: Bound | None = None
         bounded = True
         for _ in range(_PATHS):
             if not queue:
@@ -294,15 +304,15 @@ class _Search:
             machine, target = self._evaluate(path)
             shape = _shape_of(target)
             bound = machine.upper_bound(shape.index) if shape is not None else None
-            if bound is not None and 0 <= bound[0] <= bound[1] < bound[0] + _ENTRIES:
-                lowest, highest = min(lowest, bound[0]), max(highest, bound[1])
+            if bound is not None and _is_sane(bound):
+                widest = _either(widest, bound)
                 continue
             before = [block for block in self.chart.predecessors.get(path[0], ()) if block not in path]
             bounded = bounded and bool(before) and len(path) < _DEPTH
             queue.extend((block, *path) for block in before)
-        if bounded and highest >= 0:
-            return self._read(key, lowest, highest)
-        return self._read(key, 0, None)
+        if bounded and widest is not None:
+            return self._read(key, widest)
+        return self._read(key, Bound(0, _ENTRIES - 1, False), open_ended=True)
 
     def _constants_for(self, atom: Atom) -> set[int]:
         """Constants that code of the function puts into a register or a stack slot."""
@@ -342,39 +352,38 @@ class _Search:
                     found.add(constants[source.index])
         return found
 
-    def _read(self, key: _Key, low: int, high: int | None, most: int = _ENTRIES) -> Resolution | None:
-        """Read entries low..high of a table; where `high` is None, as far as they make sense, up to `most`."""
+    def _read(self, key: _Key, index: Bound, open_ended: bool = False) -> Resolution | None:
+        """Read the entries of a table that `index` allows; if that is `open_ended`, as far as they make sense."""
         table, base, size, signed = key
-        low = max(low, _first_index(key))
+        low = max(index.low, _first_index(key))
         first = table + low * size
         chart = self.chart
         segment = self.image.segment_at(first)
         if segment is None:
             return None
-        limit = min(self.known.after(first), segment.address + len(segment.data)) if high is None else segment.end
-        count = most if high is None else high - low + 1
+        limit = segment.end
+        if not index.compared:
+            limit = min(self.known.after(first), segment.address + len(segment.data))
+        bounded = not open_ended and first + (index.high - low + 1) * size <= limit
         targets: list[int] = []
-        for position in range(count):
-            address = first + position * size
-            if address + size > limit:
-                break
+        for address in range(first, min(table + (index.high + 1) * size, limit - size + 1), size):
             target = self._entry(address, size, signed, base)
             if self._inside(target):
-                if not chart.plausible(target) or (high is None and not chart.looks_like_code(target)):
+                if not chart.plausible(target) or (open_ended and not chart.looks_like_code(target)):
                     break
             elif size == 8 and not base and not targets and self._starts_function(target):
                 return Resolution(external=True)
             elif not self._same_function(target) and (
                 # Cold parts have no name in stripped files; only whole pointers are believed without a bound.
-                not self.image.is_code(target) or (high is None and (size < 8 or self._starts_function(target)))
+                not self.image.is_code(target) or (open_ended and (size < 8 or self._starts_function(target)))
             ):
                 break
             targets.append(target)
-        while high is None and targets and not self._inside(targets[-1]) and not self._same_function(targets[-1]):
+        while open_ended and targets and not self._inside(targets[-1]) and not self._same_function(targets[-1]):
             targets.pop()
         if not any(self._inside(target) for target in targets):
             return None
-        return Resolution(JumpTable(self.jump, first, tuple(targets)), bounded=high is not None)
+        return Resolution(JumpTable(self.jump, first, tuple(targets)), bounded=bounded)
 
     def _entry(self, address: int, size: int, signed: bool, base: int) -> int:
         word = self.image.words.get(address) if size == 8 else None

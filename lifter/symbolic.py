@@ -8,7 +8,7 @@ costs coverage (the `switch` made of a table falls back to the original jump), n
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lifter.instruction import Flow, Imm, Instruction, Mem, Operand, Reg
 from lifter.registers import ARITHMETIC_FLAGS, GPRS, RAX, RBP, RSP, bits
@@ -135,6 +135,17 @@ _UPPER_WHEN_NOT_TAKEN = {"ja": 0, "jae": -1, "jg": 0, "jge": -1, "jne": 0}
 """Branch -> upper bound of the left side relative to the right side of the comparison before it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A range of values."""
+
+    low: int
+    high: int
+    compared: bool
+    """Whether its upper end follows from a comparison, and not from the width or a mask alone: a compiler that knows
+    more of the value than that makes a shorter table."""
+
+
 @dataclass(slots=True)
 class Machine:
     """Registers, stores made on the path, last comparison, and the bounds that the path's branches imply."""
@@ -240,15 +251,15 @@ class Machine:
             if isinstance(operand, Mem) and any(access.write for access in effects.memory):
                 self.write(operand, self.unknown(), end)
 
-    def upper_bound(self, value: Value) -> tuple[int, int] | None:
-        """(lowest, highest) that `value`, used as an unsigned index, can take; None when unknown."""
+    def upper_bound(self, value: Value) -> Bound | None:
+        """What `value`, used as an unsigned index, can be; None when unknown."""
         plain = stripped(value)
         if not plain.terms:
-            return plain.constant, plain.constant
-        best: tuple[int, int] | None = None
+            return Bound(plain.constant, plain.constant, True)
+        best: Bound | None = None
         for constant, upper in self.uppers.get(plain.terms, ()):
             low = plain.constant - constant
-            best = _both(best, (low, upper + low))
+            best = _both(best, Bound(low, upper + low, True))
         implied = self._implied(value)
         return best if implied is None else _both(best, implied)
 
@@ -258,37 +269,39 @@ class Machine:
         atom = value.atom()
         return atom.bits if isinstance(atom, Extend) and not atom.signed else 64
 
-    def _implied(self, value: Value) -> tuple[int, int] | None:
+    def _implied(self, value: Value) -> Bound | None:
+        """What follows from how `value` was computed."""
         if len(value.terms) != 1:
             return None
         (atom, coefficient), *_ = value.terms
         if coefficient != 1:
             return None
-        high: int | None = None
+        found: Bound | None = None
         if isinstance(atom, Masked):
-            high = atom.mask
+            found = Bound(0, atom.mask, False)
         elif isinstance(atom, Shifted):
             inner = atom.value.atom()
             width = inner.bits if isinstance(inner, Extend) and not inner.signed else 64
             if 0 < width - atom.amount <= 12:
-                high = (1 << (width - atom.amount)) - 1
-                compared = self.upper_bound(atom.value)
-                if compared is not None and 0 <= compared[0] <= compared[1]:
-                    high = min(high, compared[1] >> atom.amount)
+                found = Bound(0, (1 << (width - atom.amount)) - 1, False)
+                shifted = self.upper_bound(atom.value)
+                if shifted is not None and shifted.low >= 0:
+                    amount = atom.amount
+                    found = _both(found, Bound(shifted.low >> amount, shifted.high >> amount, shifted.compared))
         elif isinstance(atom, Extend):
             found = self.upper_bound(atom.value)
-            if found is not None:
-                low, high = found
-                return low + value.constant, high + value.constant
-        return None if high is None else (value.constant, high + value.constant)
+        if found is None:
+            return None
+        return Bound(found.low + value.constant, found.high + value.constant, found.compared)
 
 
-def _both(one: tuple[int, int] | None, other: tuple[int, int]) -> tuple[int, int]:
+def _both(one: Bound | None, other: Bound) -> Bound:
     """What two ranges have in common; the one with the lower end where they have nothing (a path never taken)."""
     if one is None:
         return other
-    low, high = max(one[0], other[0]), min(one[1], other[1])
-    return (low, high) if low <= high else min(one, other, key=lambda bounds: bounds[1])
+    nearer = min(one, other, key=lambda bound: (bound.high, not bound.compared))
+    low = max(one.low, other.low)
+    return replace(nearer, low=low) if low <= nearer.high else nearer
 
 
 def _mov(machine: Machine, instruction: Instruction, end: int) -> bool:

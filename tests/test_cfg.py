@@ -338,6 +338,11 @@ TABLES = {
         "add %rdx,%rax\njmp *%rax",
         ".long 1f-table, 2f-table, 3f-table, 2f-table, 1f-table+1",
     ),
+    "longer mask": (
+        "test %esi,%esi\nje 9f\nand $31,%edi\nlea table(%rip),%rdx\nlea next(%rip),%rcx\n"
+        "movslq -16(%rdx,%rdi,4),%rax\nadd %rdx,%rax\njmp *%rax",
+        ".long 1f-table, 2f-table, 3f-table, 2f-table\nnext: .long 1f-next, 2f-next",
+    ),
     "masked": ("and $3,%edi\nmov table(,%rdi,8),%rax\njmp *%rax", ".quad 1f, 2f, 3f, 2f"),
     "hoisted": (
         "lea table(%rip),%r8\n5: mov (%rsi),%edi\ninc %rsi\ntest %edi,%edi\njs 5b\ncmp $3,%edi\njae 7f\nnop\n"
