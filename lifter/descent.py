@@ -13,6 +13,7 @@ from typing import Final
 from lifter.decode import decode_run
 from lifter.errors import Refusal
 from lifter.graph import Block, FunctionGraph, JumpTable
+from lifter.image.functions import is_padding
 from lifter.image.types import Function, Image, Kind
 from lifter.instruction import Flow, Handling, Imm, Instruction, Reg, Undecodable
 from lifter.jumptable import Flowchart, KnownTables, Line, resolve
@@ -32,6 +33,8 @@ _INTERIORS: Final = tuple(b"\2" * size for size in range(16))
 _PADDING: Final = ("nop", "int3", "ud2")
 _TRIAL: Final = 256
 """Instructions that are looked at to judge whether a pointer points to code."""
+_ALIGNMENT: Final = 16
+"""Of functions and of hot labels, as compilers align them."""
 _UNLIKELY: Final = frozenset(
     ("in", "out", "hlt", "cli", "sti", "iret", "retf", "jmp_far", "call_far", "int1", "ud0", "ud1", "lds", "les", "lfs",
      "lgs", "lss", "insb", "insd", "outsb", "outsd", "enter", "xlatb", "int", "sysenter", "sysexit", "sysret")
@@ -349,6 +352,8 @@ class Descent:
             elif self.owner[offset] == 1:
                 self.leaders.add(pointer)
                 self.entries.add(pointer)
+            elif self.function.guessed or not self.may_begin(offset):
+                continue  # The bytes may belong to other functions, or the pointer be none.
             elif (self._is_stored(pointer) or self._is_passed_on(pointer)) and self.looks_like_code(offset):
                 self.entries.add(pointer)
                 self.work.append(pointer)
@@ -389,6 +394,15 @@ class Descent:
                 if address in self.leaders or address - len(instruction.code) in self.next:
                     break
         return False
+
+    def may_begin(self, offset: int) -> bool:
+        """Whether what stands before `offset` lets a pointer to it be one to code that begins there."""
+        if self.image.kind is not Kind.FIXED or (self.base + offset) % _ALIGNMENT == 0:
+            return True
+        if offset and self.owner[offset - 1]:
+            return True
+        before = self.image.read(self.base + offset - 5, 5)
+        return is_padding(before[-1:]) or before[-1:] == b"\xc3" or before[:1] == b"\xe9" or before[-2:-1] == b"\xeb"
 
     def looks_like_code(self, offset: int) -> bool:
         """Whether everything reachable from `offset`, as far as it is new, is plausible code.

@@ -8,7 +8,7 @@ to the next one. That is enough, as only what a known jump reaches becomes a blo
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -23,8 +23,6 @@ from lifter.image.types import Function, Image, Kind
 from lifter.instruction import Flow, Imm, Instruction, Reg
 from lifter.jumptable import KnownTables
 
-_ALIGNMENT: Final = 16
-"""Of functions, as compilers align them."""
 _SHORT: Final = 130
 """As far as a two-byte jump reaches."""
 
@@ -54,6 +52,17 @@ class _Survey(Descent):
         pass
 
 
+class _Judge(Descent):
+    """Whether code in a gap is plausible, where other gaps may hold functions too."""
+
+    def __init__(self, image: Image, function: Function, is_uncovered: Callable[[int], object]) -> None:
+        super().__init__(image, function, frozenset(), KnownTables())
+        self._is_uncovered = is_uncovered
+
+    def _is_function(self, address: int) -> bool:
+        return super()._is_function(address) or bool(self._is_uncovered(address))
+
+
 class _Search:
     """The search in the gaps of one image, in rounds: each goes one call deeper, or follows what data points to."""
 
@@ -72,6 +81,8 @@ class _Search:
         """Addresses in gaps that code computes and hands on."""
         self._read: set[int] = set()
         """Addresses in gaps that code reads at."""
+        self._arguments: set[tuple[int, int, int]] = set()
+        """(callee, register, pointer) of pointers into gaps that are in a register at a call."""
 
     def run(self) -> None:
         """Search until nothing more is found."""
@@ -202,21 +213,23 @@ class _Search:
                     self._read.update(held[register] for register in (memory.base, memory.index) if register in held)
                 pointer = self._computed(instruction, address + len(instruction.code))
                 first = instruction.operands[0] if instruction.operands else None
-                if pointer and isinstance(first, Reg):
+                last = instruction.operands[-1] if instruction.operands else None
+                if not pointer and instruction.mnemonic == "mov" and isinstance(last, Reg):
+                    pointer = held.get(last.index, 0)
+                if pointer and isinstance(first, Reg) and instruction.mnemonic != "push":
                     held[first.index] = pointer
                     continue
                 if pointer:
                     found.add(pointer)
-                elif instruction.mnemonic in ("mov", "push", "movq"):
-                    found.update(
-                        held[operand.index]
-                        for operand in instruction.operands
-                        if isinstance(operand, Reg) and operand.index in held
-                    )
+                elif instruction.mnemonic in ("push", "movq") and isinstance(last, Reg) and last.index in held:
+                    found.add(held[last.index])
                 for register in [register for register in held if instruction.effects.writes >> register & 1]:
                     del held[register]
             if block.last.flow in (Flow.CALL, Flow.CALL_INDIRECT, Flow.JUMP):
                 found.update(held.values())
+                callee = graph.callees.get(block.last_address)
+                if callee is not None:
+                    self._arguments.update((callee, register, pointer) for register, pointer in held.items())
         return found
 
     def _computed(self, instruction: Instruction, after: int) -> int:
@@ -236,8 +249,9 @@ class _Search:
     def _enter(self, pointers: Iterable[int]) -> bool:
         """Take for functions what is pointed to, is not known yet and looks like one; whether any was."""
         entered = False
+        self._read.update(pointer for callee, register, pointer in self._arguments if self._reads(callee, register))
         image = replace(self._image, functions=self.functions())
-        judges: dict[int, Descent] = {}
+        judges: dict[int, _Judge] = {}
         for pointer in sorted(pointers):
             end = self._gap_end(pointer)
             if pointer in self._sources or pointer in self._read:
@@ -247,9 +261,11 @@ class _Search:
                 continue
             if end not in judges:
                 start = self._gap_starts[bisect_right(self._gap_starts, pointer) - 1]
-                judges[end] = Descent(image, Function(start, end - start, ""), frozenset(), KnownTables())
+                judges[end] = _Judge(image, Function(start, end - start, ""), self._gap_end)
             judge = judges[end]
-            if self._begins(pointer, holder) and judge.looks_like_code(pointer - judge.base):
+            at = pointer - judge.base
+            after = holder is not None and any(block.end == pointer for block in self._graphs[holder].blocks.values())
+            if (after or judge.may_begin(at)) and judge.looks_like_code(at):
                 self._add(pointer, "pointer", called=True)
                 # At once, so that labels in it are not taken for functions.
                 self._graphs[pointer] = self._graph(self._function(pointer))
@@ -258,13 +274,18 @@ class _Search:
                 entered = True
         return entered
 
-    def _begins(self, pointer: int, holder: int | None) -> bool:
-        """Whether something may begin there, as far as what stands before can tell."""
-        if self._image.kind is not Kind.FIXED or pointer % _ALIGNMENT == 0:
-            return True
-        if holder is not None and any(block.end == pointer for block in self._graphs[holder].blocks.values()):
-            return True
-        return is_padding(self._image.read(pointer - 1, 1))
+    def _reads(self, callee: int, register: int) -> bool:
+        """Whether a function reads where a register points at first."""
+        graph = self._graphs.get(callee)
+        if graph is None or callee not in graph.blocks:
+            return False
+        for instruction in graph.blocks[callee].instructions:
+            memory = instruction.memory_operand
+            if memory is not None and register in (memory.base, memory.index):
+                return True
+            if instruction.effects.writes >> register & 1:
+                break
+        return False
 
 
 def _is_reached(graph: FunctionGraph, address: int) -> bool:
