@@ -2,8 +2,9 @@
 
 The value that a jump goes to is computed symbolically along the paths that lead to it, shortest first and a few
 blocks deep. It has to come out as `load(table + size * index)`, perhaps plus a base; what the path's comparisons
-say about the index bounds the table. Without a bound the table is read for as long as its entries make sense:
-reading too far adds targets that are code anyway, reading too little would leave one unknown.
+say about the index bounds the table. With a mask alone, or nothing, it reaches to the next piece of data that code
+refers to at the most, and with nothing only for as long as its entries make sense. Reading too little would leave a
+target unknown; reading too far takes another table's offsets for its own, and the middle of instructions for blocks.
 """
 
 from __future__ import annotations
