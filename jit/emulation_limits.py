@@ -31,6 +31,7 @@ _NARROW: Final = {
     "pdep": "32-bit pdep (unicorn deposits beyond bit 31)",
 }
 """What is wrong with the 32-bit forms alone."""
+_ADOX: Final = "adox with an operand-size prefix (unicorn takes it for adcx)"
 _LAHF: Final = "lahf or sahf with a REX prefix (unicorn takes spl for ah)"
 _REASONS: Final[dict[str, str]] = {
     **dict.fromkeys((
@@ -72,6 +73,8 @@ def limit_of(instruction: Instruction) -> str:
         return _NARROW[mnemonic]
     if mnemonic == "movbe" and isinstance(instruction.operands[0], Mem):
         return _MOVBE
+    if mnemonic == "adox" and 0x66 in instruction.code[: instruction.code.index(0x0F)]:
+        return _ADOX
     if mnemonic in ("lahf", "sahf") and len(instruction.code) > 1 and instruction.code[-2] >> 4 == 4:
         return _LAHF
     return _REASONS.get(mnemonic, "")

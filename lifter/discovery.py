@@ -17,7 +17,7 @@ import numpy as np
 from lifter.descent import Descent
 from lifter.exits import exits
 from lifter.graph import Block, FunctionGraph
-from lifter.image.functions import is_padding
+from lifter.image.functions import Gap, is_padding
 from lifter.image.scan import branch_targets
 from lifter.image.types import Function, Image, Kind
 from lifter.instruction import Flow, Imm, Instruction, Reg
@@ -25,9 +25,6 @@ from lifter.jumptable import KnownTables
 
 _SHORT: Final = 130
 """As far as a two-byte jump reaches."""
-
-Gap = tuple[int, int]
-
 
 def discover(image: Image, gaps: Sequence[Gap]) -> tuple[tuple[Function, ...], Sequence[Gap]]:
     """The image's functions with those that are found in `gaps`, its code that belongs to none; and what is left of the

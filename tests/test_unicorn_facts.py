@@ -392,6 +392,17 @@ def test_lahf_with_a_rex_prefix_takes_spl_for_ah() -> None:
         assert bool(uc.reg_read(x86.UC_X86_REG_RAX) >> 8) == right
 
 
+def test_adox_with_an_operand_size_prefix_is_taken_for_adcx() -> None:
+    assert limit_of_code("f366480f38f6c3")
+    assert not limit_of_code("f3480f38f6c3")
+    for code, right in (("f3480f38f6c3", True), ("f366480f38f6c3", False)):
+        uc = machine(bytes.fromhex(code))
+        for register, value in ((x86.UC_X86_REG_RAX, 1), (x86.UC_X86_REG_RBX, 1), (x86.UC_X86_REG_EFLAGS, 0x800)):
+            uc.reg_write(register, value)
+        uc.emu_start(CODE, CODE + len(code) // 2)
+        assert (uc.reg_read(x86.UC_X86_REG_RAX) == 3) == right
+
+
 def test_movbe_is_reported_with_the_value_before_it_is_swapped() -> None:
     assert limit_of_code("0f38f107")
     assert not limit_of_code("0f38f007")

@@ -28,6 +28,10 @@ _PADDING: Final = re.compile(
 """What assemblers and linkers put between functions: no-ops, int3, hlt, zeros."""
 
 
+Gap = tuple[int, int]
+"""(start, end) of addresses that belong to no function."""
+
+
 @dataclass(slots=True)
 class Found:
     """A function under construction."""
@@ -54,8 +58,8 @@ class FunctionTable:
     labels: frozenset[int]
     """Addresses of symbols and unwind entries inside functions: further entries."""
     refusals: tuple[Refusal, ...]
-    gaps: tuple[tuple[int, int], ...]
-    """(start, end) of what is executable, belongs to no function and is no padding, in order."""
+    gaps: tuple[Gap, ...]
+    """What is executable, belongs to no function and is no padding, in order."""
 
 
 def find_functions(
@@ -232,7 +236,7 @@ class _Merger:
             else:
                 self.labels.add(address)
 
-    def gaps(self) -> list[tuple[int, int]]:
+    def gaps(self) -> list[Gap]:
         """See `FunctionTable.gaps`."""
         known = sorted([(item.address, item.end) for item in self.found] + list(self._stubs))
         starts = [start for start, _ in known]

@@ -11,11 +11,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from lifter.discovery import discover
 from lifter.errors import Refusal, UsageError
 from lifter.image import scan
 from lifter.image.elf import ET_EXEC, PT_INTERP, SHF_EXECINSTR, ElfFile, SymbolTable, string_at
-from lifter.image.functions import Found, FunctionTable, find_functions
+from lifter.image.functions import Found, FunctionTable, Gap, find_functions
 from lifter.image.gopclntab import GoFunction, read_go
 from lifter.image.plt import find_plt, plt_ranges
 from lifter.image.relocations import Relocations, read_relocations
@@ -84,7 +83,7 @@ def open_image(path: Path | str) -> Image:
         has_shadow_stack=_is_cet(elf),
         refusals=(*table.refusals, *frames.refusals, *pad_refusals, *go.refusals),
     )
-    functions, gaps = discover(image, table.gaps)
+    functions, gaps = _discovered(image, table.gaps)
     refusals = (*image.refusals, *(_not_covered(image, *gap) for gap in gaps), *_missing(image, functions))
     return replace(image, functions=functions, refusals=refusals)
 
@@ -238,6 +237,15 @@ def _functions(table: FunctionTable, pads: Sequence[int], address_taken: frozens
 
 def _go_pads(functions: Sequence[GoFunction]) -> list[int]:
     return [function.recovery for function in functions if function.recovery]
+
+
+def _discovered(image: Image, gaps: Sequence[Gap]) -> tuple[tuple[Function, ...], Sequence[Gap]]:
+    """See `lifter.discovery.discover`."""
+    if not gaps:
+        return image.functions, gaps
+    from lifter.discovery import discover  # the decoder comes with it, which few images need yet
+
+    return discover(image, gaps)
 
 
 def _not_covered(image: Image, start: int, end: int) -> Refusal:
