@@ -18,11 +18,11 @@ from itertools import pairwise
 
 from codecache.types import Patch
 from lifter.errors import ProbeloomError, RefusedError
-from lifter.image.elf import PT_GNU_EH_FRAME
+from lifter.image.elf import PT_DYNAMIC, PT_GNU_EH_FRAME, PT_INTERP, PT_LOAD
 
 PAGE = 4096
 
-PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_PHDR = 1, 2, 3, 6
+PT_PHDR = 6
 PT_PROBELOOM = 0x6C6F6F6D
 """Marks a rewritten file, and covers its program header table: a type of our own, which loaders ignore."""
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from lifter.image.callframes import CallFrames, Row
+from lifter.image.eh import DATAREL_SDATA4, PCREL_SDATA4
 from lifter.image.framewriter import common_entry, frame_program, with_length
 
 _ALIGNMENT: Final = 8
-_PCREL_SDATA4, _DATAREL_SDATA4, _UDATA4 = 0x1B, 0x3B, 0x03
+_UDATA4: Final = 0x03
 _NEAR: Final = struct.Struct("<iI")
 _FAR: Final = struct.Struct("<QQ")
 _DEBUG_COMMON: Final = 0xFFFFFFFF
@@ -76,7 +77,7 @@ class Described:
         calling = self._calling
         size = 12 + 8 * (len(table) + len(calling))
         base = address + size + -size % _ALIGNMENT
-        content = bytearray(common_entry(_ALIGNMENT, 0, b"zR", b"\x01" + bytes((_PCREL_SDATA4,))))
+        content = bytearray(common_entry(_ALIGNMENT, 0, b"zR", b"\x01" + bytes((PCREL_SDATA4,))))
         for code, program in calling:
             entry = base + len(content)
             table.append((code.start, entry))
@@ -87,9 +88,9 @@ class Described:
         head = struct.pack(
             "<BBBBiI",
             1,
-            _PCREL_SDATA4,
+            PCREL_SDATA4,
             _UDATA4,
-            _DATAREL_SDATA4,
+            DATAREL_SDATA4,
             self.frames.frames_address - address - 4,
             len(table),
         )

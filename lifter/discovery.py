@@ -16,7 +16,7 @@ import numpy as np
 
 from lifter.descent import Descent
 from lifter.exits import exits
-from lifter.graph import Block, FunctionGraph
+from lifter.graph import FunctionGraph
 from lifter.image.functions import Gap, is_padding
 from lifter.image.scan import branch_targets
 from lifter.image.types import Function, Image, Kind
@@ -26,11 +26,10 @@ from lifter.jumptable import KnownTables
 _SHORT: Final = 130
 """As far as a two-byte jump reaches."""
 
+
 def discover(image: Image, gaps: Sequence[Gap]) -> tuple[tuple[Function, ...], Sequence[Gap]]:
     """The image's functions with those that are found in `gaps`, its code that belongs to none; and what is left of the
-    gaps. Go's tables name all functions: what they do not cover is data."""
-    if not gaps or image.is_go:
-        return image.functions, gaps
+    gaps."""
     search = _Search(image, gaps)
     search.run()
     return search.functions(), search.left()
@@ -160,21 +159,20 @@ class _Search:
                 self._add(target, "call-target", called=False)
             self._pointers.update(self._handed(graph))
 
-    def _add(self, start: int, source: str, called: bool) -> bool:
-        """Note that a function begins at `start`, if that can be; whether it is new."""
+    def _add(self, start: int, source: str, called: bool) -> None:
+        """Note that a function begins at `start`, if that can be."""
         if not self._gap_end(start) or start in self._sources:
-            return False
+            return
         holder = self._holder(start)
         if holder is not None:
             known = self._graphs.get(holder)
             # What is jumped to inside of another function is an entry of that one.
-            if known is not None and _is_reached(known, start) and not (called and _is_border(known, start)):
-                return False
+            if known is not None and known.block_at(start) and not (called and known.has_instruction(start)):
+                return
             self._dirty.add(holder)
         insort(self._starts, start)
         self._sources[start] = source
         self._dirty.add(start)
-        return True
 
     def _holder(self, address: int) -> int | None:
         """The function found whose bytes have `address`."""
@@ -254,15 +252,16 @@ class _Search:
             if pointer in self._sources or pointer in self._read:
                 continue
             holder = self._holder(pointer)
-            if holder is not None and _is_reached(self._graphs[holder], pointer):
+            around = self._graphs[holder] if holder is not None else None
+            if around is not None and around.block_at(pointer):
                 continue
             if end not in judges:
                 start = self._gap_starts[bisect_right(self._gap_starts, pointer) - 1]
                 judges[end] = _Judge(image, Function(start, end - start, ""), self._gap_end)
             judge = judges[end]
             at = pointer - judge.base
-            after = holder is not None and any(block.end == pointer for block in self._graphs[holder].blocks.values())
-            if (after or judge.may_begin(at)) and judge.looks_like_code(at):
+            follows_block = around is not None and around.block_at(pointer - 1) is not None
+            if (follows_block or judge.may_begin(at)) and judge.looks_like_code(at):
                 self._add(pointer, "pointer", called=True)
                 # At once, so that labels in it are not taken for functions.
                 self._graphs[pointer] = self._graph(self._function(pointer))
@@ -283,21 +282,3 @@ class _Search:
             if instruction.effects.writes >> register & 1:
                 break
         return False
-
-
-def _is_reached(graph: FunctionGraph, address: int) -> bool:
-    """Whether a known block has a byte at `address`."""
-    return _block_at(graph, address) is not None
-
-
-def _is_border(graph: FunctionGraph, address: int) -> bool:
-    """Whether an instruction of a known block begins at `address`."""
-    block = _block_at(graph, address)
-    return block is not None and any(address == where for where, _ in block.addressed())
-
-
-def _block_at(graph: FunctionGraph, address: int) -> Block | None:
-    starts = list(graph.blocks)
-    at = bisect_right(starts, address) - 1
-    block = graph.blocks[starts[at]] if at >= 0 else None
-    return block if block is not None and address < block.end else None

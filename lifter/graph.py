@@ -6,6 +6,7 @@ its number of instructions is exact even when a call never comes back.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -146,6 +147,20 @@ class FunctionGraph:
     refusals: tuple[Refusal, ...]
     """Code inside the function that was left out (data, undecodable bytes, overlapping instructions). Its bytes are
     in no block and must never be written: of instructions that overlap, none is in a block."""
+
+    def block_at(self, address: int) -> Block | None:
+        """The block that has the byte at `address`, or None."""
+        starts = list(self.blocks)
+        at = bisect_right(starts, address) - 1
+        block = self.blocks[starts[at]] if at >= 0 else None
+        return block if block is not None and address < block.end else None
+
+    def has_instruction(self, address: int) -> bool:
+        """Whether an instruction of a known block starts at `address`."""
+        if address in self.blocks:
+            return True
+        block = self.block_at(address)
+        return block is not None and any(where == address for where, _ in block.addressed())
 
     @property
     def complete(self) -> bool:

@@ -19,7 +19,8 @@ OMIT: Final = 0xFF
 ULEB: Final = 0x1
 _SLEB: Final = 0x9
 _PCREL, _DATAREL, _FUNCREL = 0x10, 0x30, 0x40
-_DATAREL_SDATA4: Final = 0x3B
+PCREL_SDATA4: Final = 0x1B
+DATAREL_SDATA4: Final = 0x3B
 _FORMATS: Final = {
     0x0: struct.Struct("<Q"), 0x2: struct.Struct("<H"), 0x3: struct.Struct("<I"), 0x4: struct.Struct("<Q"),
     0xA: struct.Struct("<h"), 0xB: struct.Struct("<i"), 0xC: struct.Struct("<q"),
@@ -177,7 +178,7 @@ class SearchTable:
             if version != 1 or encoding == OMIT:
                 return cls()
             frames = reader.pointer(encoding, table=reader.address)
-            if count == OMIT or table != _DATAREL_SDATA4:
+            if count == OMIT or table != DATAREL_SDATA4:
                 return cls(frames)
             stated = reader.pointer(count)
         except Malformed:

@@ -90,9 +90,7 @@ def find_functions(
     )
     merger.add_unsized(called, likely_starts)
     merger.add_labels()
-    return FunctionTable(
-        tuple(merger.found), frozenset(merger.labels), tuple(merger.refusals), tuple(merger.gaps())
-    )
+    return FunctionTable(tuple(merger.found), frozenset(merger.labels), tuple(merger.refusals), tuple(merger.gaps()))
 
 
 def is_padding(code: bytes) -> bool:
@@ -141,7 +139,7 @@ class _Merger:
         return min(limit, self._starts[index]) if index < len(self._starts) else limit
 
     def _is_padding(self, address: int, size: int) -> bool:
-        return size < 64 and _PADDING.fullmatch(self._elf.at(address, size)) is not None
+        return size < 64 and is_padding(self._elf.at(address, size))
 
     def _merge(self, new: Iterable[Found]) -> None:
         self.found = sorted([*self.found, *new], key=lambda item: item.address)

@@ -240,8 +240,8 @@ def _go_pads(functions: Sequence[GoFunction]) -> list[int]:
 
 
 def _discovered(image: Image, gaps: Sequence[Gap]) -> tuple[tuple[Function, ...], Sequence[Gap]]:
-    """See `lifter.discovery.discover`."""
-    if not gaps:
+    """See `lifter.discovery.discover`. Go's tables name all functions: what they do not cover is data."""
+    if not gaps or image.is_go:
         return image.functions, gaps
     from lifter.discovery import discover  # the decoder comes with it, which few images need yet
 

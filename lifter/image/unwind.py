@@ -14,10 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from lifter.errors import Refusal
-from lifter.image.eh import OMIT, Addresses, Common, Malformed, Reader, SearchTable, read_call_sites, read_common
+from lifter.image.eh import (
+    OMIT,
+    PCREL_SDATA4,
+    Addresses,
+    Common,
+    Malformed,
+    Reader,
+    SearchTable,
+    read_call_sites,
+    read_common,
+)
 from lifter.image.elf import ElfFile
 
-_PCREL_SDATA4: Final = 0x1B
 _LONGEST_ENTRY: Final = 64
 """Bytes that are looked at of an FDE: its unwind instructions do not matter here."""
 _CIE_START: Final = b"\0\0\0\0\x01zR\0\x01\x78\x10\x01\x1b"
@@ -104,7 +113,7 @@ def _read_entries(data: bytes, address: int, entries: list[tuple[int, int]], ref
             groups.setdefault(cie, []).append(at)
     parts = [np.zeros((0, 3), np.int64)]
     for cie, offsets in groups.items():
-        fast = cie.pointer == _PCREL_SDATA4 and cie.sized and cie.lsda in (OMIT, _PCREL_SDATA4)
+        fast = cie.pointer == PCREL_SDATA4 and cie.sized and cie.lsda in (OMIT, PCREL_SDATA4)
         if fast:
             places = np.array(offsets, np.int64)
             whole = places + (21 if cie.lsda != OMIT else 16) <= len(data)
