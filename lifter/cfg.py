@@ -8,7 +8,6 @@ change until nothing changes any more.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -169,6 +168,7 @@ class _Building:
             for address in addresses
         ]
         entered: set[tuple[int, int]] = set()
+        overruns: list[tuple[int, int]] = []
         for address, packed, found in self._share(tasks):
             self._graphs.put(self._chosen[address], packed, found)
             for target in found.exits:
@@ -176,7 +176,9 @@ class _Building:
                 if owner is not None and owner.address not in (target, address) and owner.address in self._chosen:
                     entered.add((owner.address, target))
             if found.overrun:
-                self._note_overrun(self._chosen[address].end, found.overrun)
+                overruns.append((self._chosen[address].end, found.overrun))
+        for end, after in overruns:
+            self._note_overrun(end, after)
         for owner_address, target in entered:
             known = self._extra.setdefault(owner_address, set())
             if target not in known:
@@ -190,8 +192,6 @@ class _Building:
             if owner is None or owner.address not in self._chosen or after <= self._crossed.get(owner.address, 0):
                 continue
             self._crossed[owner.address] = after
-            # Control arrives after it, and as long as it is not known where, it may come from there.
-            self._extra.setdefault(owner.address, set()).add(after)
             if owner.address in self._graphs:
                 self._changed.add(owner.address)
 
@@ -213,7 +213,7 @@ def _add_foreign_entries(image: Image, graphs: Graphs, extra: dict[int, set[int]
     for address, targets in foreign_targets(image, graphs).items():
         graph = graphs[address]
         for target in targets:
-            if target not in graph.open_entries and _is_instruction(graph, target):
+            if target not in graph.open_entries and graph.has_instruction(target):
                 extra.setdefault(address, set()).add(target)
 
 
@@ -259,13 +259,3 @@ def _short_jumps(image: Image) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.in
         sites.append(at + segment.address)
         targets.append(at + segment.address + 2 + displacement)
     return np.concatenate(targets), np.concatenate(sites)
-
-
-def _is_instruction(graph: FunctionGraph, target: int) -> bool:
-    """Whether an instruction of a known block starts at `target`."""
-    block = graph.blocks.get(target)
-    if block is not None:
-        return True
-    starts = list(graph.blocks)
-    index = bisect_right(starts, target) - 1
-    return index >= 0 and any(address == target for address, _ in graph.blocks[starts[index]].addressed())

@@ -81,9 +81,10 @@ class Descent:
     def build(self, extra_entries: Iterable[int], crossed: int) -> FunctionGraph:
         """Explore from everything that is certain, then from what data points to.
 
-        The bytes up to the address `crossed` belong to an instruction that starts before the function, if any do.
+        The bytes up to the address `crossed` belong to an instruction that starts before the function, if any do: there
+        control comes out of it.
         """
-        roots = [self.base, *self.function.landing_pads, *extra_entries]
+        roots = [self.base, *self.function.landing_pads, *extra_entries, crossed]
         roots = [root for root in dict.fromkeys(roots) if self.base <= root < self.limit]
         self.entries.update(roots)
         self.work.extend(reversed(roots))
@@ -352,9 +353,12 @@ class Descent:
             elif self.owner[offset] == 1:
                 self.leaders.add(pointer)
                 self.entries.add(pointer)
-            elif self.function.guessed or not self.may_begin(offset):
-                continue  # The bytes may belong to other functions, or the pointer be none.
-            elif (self._is_stored(pointer) or self._is_passed_on(pointer)) and self.looks_like_code(offset):
+            elif (
+                not self.function.guessed  # Then the bytes may belong to other functions.
+                and self.may_begin(offset)
+                and (self._is_stored(pointer) or self._is_passed_on(pointer))
+                and self.looks_like_code(offset)
+            ):
                 self.entries.add(pointer)
                 self.work.append(pointer)
                 self._explore_all()

@@ -210,13 +210,15 @@ def test_overlapping_instructions_are_in_no_block(tmp_path: Path) -> None:
 
 @pytest.mark.needs("gcc")
 @pytest.mark.parametrize("size", [1, 2, 4, 6])
-def test_an_instruction_that_two_functions_share_is_in_neither(tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize("pointed", [False, True])
+def test_an_instruction_that_two_functions_share_is_in_neither(tmp_path: Path, size: int, pointed: bool) -> None:
     # `movabs $0x9090909090909090, %rax`, of which the second function is said to begin within.
     body = "test %edi, %edi; jz 1f; ret; 1: .byte 0x48, 0xb8"
     shared = f".type second, @function; second = first_end + {size} - 2; .size second, 20"
     text = f"{function('_start', body)} first_end: .fill 8, 1, 0x90; ret; .fill 9, 1, 0x90\n"
     text = text.replace(".size _start, .-_start", f".size _start, .-_start+{size - 2}")
-    image, symbols = assemble(tmp_path, text + shared)
+    data = "\n.data; .quad first_end + 8" if pointed else ""
+    image, symbols = assemble(tmp_path, text + shared + data)
     graphs = graphs_of(image)
     first, second = graphs[symbols["_start"]], graphs[symbols["second"]]
     assert [refusal.reason for refusal in first.refusals] == [CROSSES_END]
