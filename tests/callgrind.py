@@ -159,25 +159,33 @@ def compare(
     return Comparison(compared, len(entries), ran, tuple(skipped), tuple(mismatches))
 
 
-def profile(command: Sequence[str], directory: Path, stdin: bytes | None, environment: Mapping[str, str]) -> str:
+def run_on(
+    command: Sequence[str], directory: Path, stdin: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs a command with a file as its input: how much a read of a pipe brings is chance, and is counted."""
+    with stdin.open("rb") as opened:
+        return subprocess.run(
+            command,
+            cwd=directory,
+            env={"PATH": os.environ["PATH"], **environment},
+            stdin=opened,
+            capture_output=True,
+        )
+
+
+def profile(command: Sequence[str], directory: Path, stdin: Path, environment: Mapping[str, str]) -> str:
     """Callgrind's output for a command. Raises RuntimeError when valgrind fails."""
     output = directory / "callgrind.out"
-    done = subprocess.run(
-        [
-            "valgrind",
-            "-q",
-            "--tool=callgrind",
-            "--dump-instr=yes",
-            "--compress-pos=no",
-            "--skip-plt=no",
-            f"--callgrind-out-file={output}",
-            *command,
-        ],
-        cwd=directory,
-        env={"PATH": os.environ["PATH"], **environment},
-        input=stdin if stdin is not None else b"",
-        capture_output=True,
-    )
+    valgrind = [
+        "valgrind",
+        "-q",
+        "--tool=callgrind",
+        "--dump-instr=yes",
+        "--compress-pos=no",
+        "--skip-plt=no",
+        f"--callgrind-out-file={output}",
+    ]
+    done = run_on([*valgrind, *command], directory, stdin, environment)
     if not output.exists():
         raise RuntimeError(f"valgrind: {done.stderr.decode(errors='replace')[-300:]}")
     return output.read_text()
@@ -188,7 +196,7 @@ def check(
     arguments: Sequence[str],
     tool: Tool,
     directory: Path,
-    stdin: bytes | None = None,
+    stdin: Path = Path(os.devnull),
     environment: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Run the original under callgrind, the rewritten program plainly, and compare. RuntimeError when either fails."""
@@ -203,13 +211,7 @@ def check(
     if outcome.status != 0:
         raise RuntimeError(f"rewrite exits {outcome.status}: {last_line(outcome)}")
     clean = {"LC_ALL": "C", **(environment or {})}
-    subprocess.run(
-        [str(instrumented), *arguments],
-        cwd=directory,
-        env={"PATH": os.environ["PATH"], "PROBELOOM_DATA": str(data), **clean},
-        input=stdin if stdin is not None else b"",
-        capture_output=True,
-    )
+    run_on([str(instrumented), *arguments], directory, stdin, {"PROBELOOM_DATA": str(data), **clean})
     refusals = json.loads(report.read_text())["refused"]
     disassembly = subprocess.run(
         ["objdump", "-d", "-w", str(program)], capture_output=True, text=True, check=True
@@ -236,13 +238,12 @@ def check(
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: 0 when all functions agree, 1 otherwise."""
     parser = argparse.ArgumentParser(description="Compare block counts with callgrind's.")
-    parser.add_argument("--stdin", type=Path)
+    parser.add_argument("--stdin", type=Path, default=Path(os.devnull))
     parser.add_argument("program", type=Path)
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
-    stdin = options.stdin.read_bytes() if options.stdin else None
     with tempfile.TemporaryDirectory(prefix="callgrind-") as temporary:
-        result = check(options.program.resolve(), options.arguments, Tool.found(), Path(temporary), stdin)
+        result = check(options.program.resolve(), options.arguments, Tool.found(), Path(temporary), options.stdin)
     for reason in result.skipped:
         print(f"not compared: {reason}")
     for mismatch in result.mismatches:

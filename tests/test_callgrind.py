@@ -32,9 +32,8 @@ REAL = {"gzip": ["-9", "-n", "-c"], "bzip2": ["-9", "-c"], "sort": ["-k2"]}
 @pytest.mark.needs("valgrind", "objdump", *REAL)
 @pytest.mark.parametrize("name", REAL)
 def test_counts_of_real_programs_equal_callgrind(name: str, tool: Tool, tmp_path: Path) -> None:
-    source = PROGRAMS / "algorithms.c"
     path = Path(tool_path(name) or name).resolve()
-    result = check(path, REAL[name], tool, tmp_path, stdin=source.read_bytes())
+    result = check(path, REAL[name], tool, tmp_path, stdin=PROGRAMS / "algorithms.c")
     assert [str(mismatch) for mismatch in result.mismatches] == []
     assert result.executed >= 9
 
