@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
-
 from lifter.descent import Descent
 from lifter.exits import exits
 from lifter.graph import FunctionGraph
 from lifter.image.functions import Gap, is_padding
-from lifter.image.scan import branch_targets
+from lifter.image.scan import branch_targets, quadwords
 from lifter.image.types import Function, Image, Kind
 from lifter.instruction import Flow, Imm, Instruction, Reg
 from lifter.jumptable import KnownTables
@@ -191,7 +189,7 @@ class _Search:
         found: set[int] = set()
         for segment in image.segments:
             if not segment.executable:
-                words = np.frombuffer(segment.data, "<u8", len(segment.data) // 8)
+                words = quadwords(segment, -segment.address % 8)
                 for start, end in self._gaps:
                     found.update(words[(words >= start) & (words < end)].tolist())
         return found

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from lifter.image.load import open_image
-from lifter.image.scan import branch_targets
+from lifter.image.scan import branch_targets, data_pointers, quadwords
 from lifter.image.threads import can_start_threads
+from lifter.image.types import Segment
 from tests.image_builds import C_PROGRAM, build, output_of
 
 pytestmark = pytest.mark.needs("gcc", "objdump")
@@ -52,6 +53,16 @@ def test_branch_targets_by_range(directory: Path) -> None:
         assert code[0] == (0xE8 if is_call else code[0]) and code[0] in (0xE8, 0xE9, 0x0F)
         skip = 2 if code[0] == 0x0F else 1
         assert int(site) + skip + 4 + int.from_bytes(code[skip : skip + 4], "little", signed=True) == target
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 15, 20])
+def test_data_pointers_of_a_segment_of_any_size(size: int) -> None:
+    """`zig -O ReleaseSmall` has a segment that the file holds nothing of."""
+    code = Segment(0x1000, 0x100, 0, bytes(0x100), True, False, True)
+    pointer = (0x1010).to_bytes(8, "little")
+    data = Segment(0x2003, 0x18, 0x100, (b"\xff" * 5 + pointer + pointer)[:size], True, True, False)
+    assert data_pointers([code, data]).tolist() == ([0x1010] if size >= 13 else [])
+    assert len(quadwords(data, 5)) == max(size - 5, 0) // 8
 
 
 POINTERS = r"""

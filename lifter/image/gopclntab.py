@@ -14,6 +14,7 @@ import numpy as np
 
 from lifter.errors import Refusal
 from lifter.image.elf import ElfFile, string_at
+from lifter.image.scan import quadwords
 
 _MAGICS: Final = (0xFFFFFFF1, 0xFFFFFFF0)
 _OLD_MAGICS: Final = (0xFFFFFFFB, 0xFFFFFFFA)
@@ -131,8 +132,9 @@ def _references(elf: ElfFile, value: int, words: Mapping[int, int]) -> Iterator[
     yield from [address for address, word in words.items() if word == value]
     for segment in elf.segments:
         if segment.writable:
-            found = np.frombuffer(segment.data, "<u8", len(segment.data) // 8)
-            yield from (np.flatnonzero(found == value) * 8 + segment.address).tolist()
+            skip = -segment.address % 8
+            found = quadwords(segment, skip)
+            yield from (np.flatnonzero(found == value) * 8 + segment.address + skip).tolist()
 
 
 def _word(elf: ElfFile, address: int, words: Mapping[int, int]) -> int:

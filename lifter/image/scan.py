@@ -117,10 +117,16 @@ def data_pointers(segments: Sequence[Segment]) -> Addresses:
     found = [np.zeros(0, np.uint64)]
     for segment in segments:
         for skip in (-segment.address % 8,) if segment.executable else range(8):
-            words = np.frombuffer(segment.data, "<u8", max(len(segment.data) - skip, 0) // 8, skip)
+            words = quadwords(segment, skip)
             words = words[words < ADDRESS_LIMIT]
             found.append(words[_in_code(segments, words.astype(np.int64))])
     return np.unique(np.concatenate(found))
+
+
+def quadwords(segment: Segment, skip: int) -> Addresses:
+    """The 8-byte words of a segment behind its first `skip` bytes, as far as the file has them."""
+    data = memoryview(segment.data)[skip:]
+    return np.frombuffer(data[: len(data) // 8 * 8], np.dtype("<u8"))
 
 
 def _code(segments: Sequence[Segment]) -> Iterator[tuple[Segment, Bytes]]:
