@@ -63,6 +63,11 @@ class _Patches:
         number = bisect_right(self._ends, address)
         return number < len(self._starts) and self._starts[number] < address
 
+    def begins_at(self, address: int) -> bool:
+        """Whether `address` is the first of overwritten bytes."""
+        number = bisect_right(self._ends, address)
+        return number < len(self._starts) and self._starts[number] == address
+
 
 class SecondLook:
     """Slow machines to look at single runs again; made when first needed, and kept."""
@@ -116,14 +121,23 @@ class SecondLook:
         free = positions[[number for number in sorted(writes) if number < len(positions)]]
         return Garbage(exits[: len(original.exits)], free)
 
-    def excuse(self, entry: int, state: State, original: Run, instrumented: Run, difference: Difference) -> str:
+    def excuse(
+        self,
+        entry: int,
+        state: State,
+        original: Run,
+        instrumented: Run,
+        difference: Difference,
+        inside_block: Callable[[int], bool],
+    ) -> str:
         """Why `difference` is none that a program has a right to, '' if it has."""
         if self._depends_on_dead_stack(entry, state, original, instrumented, difference):
             return "result depends on memory below the stack pointer"
         if self._reads_patched_code(entry, state, difference):
             return "result depends on code bytes that are overwritten"
-        if any(self._patches.covers(address) for address in self._computed_targets(entry, state, difference)):
-            return "a computed jump into overwritten code"
+        for address in self._computed_targets(entry, state, difference):
+            if self._patches.covers(address) or (inside_block(address) and self._runs_into_patch(address)):
+                return "a computed jump into overwritten code"
         return ""
 
     def excuse_count(
@@ -133,6 +147,20 @@ class SecondLook:
         if any(inside_block(address) for address in self._computed_targets(entry, state, difference)):
             return "a computed jump to where no block begins"
         return ""
+
+    def _runs_into_patch(self, address: int) -> bool:
+        """Whether code from `address`, in the middle of a block, runs into overwritten bytes beside their beginning."""
+        for _ in range(_LINES):
+            instruction = decode(self._tracer.machine.code_at(address, 15))
+            if not isinstance(instruction, Instruction) or self._patches.begins_at(address):
+                return False
+            end = address + len(instruction.code)
+            if self._patches.touched(address, end):
+                return True
+            if instruction.flow not in (Flow.NEXT, Flow.BRANCH):
+                return False
+            address = end
+        return False
 
     def _depends_on_dead_stack(
         self, entry: int, state: State, original: Run, instrumented: Run, difference: Difference

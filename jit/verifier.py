@@ -20,6 +20,7 @@ from jit.event_log import KEY_SHIFT
 from jit.random_state import State, random_state
 from jit.tracepoints import Tracepoint
 from jit.watched import ImageLiveness, Watched
+from lifter.cfg import build_all
 from lifter.graph import FunctionGraph
 from lifter.image.types import Function, Image
 from lifter.registers import RSP
@@ -103,6 +104,7 @@ class _Bench:
 
     def __init__(self, image: Image, built: Built, seed: int, liveness: ImageLiveness | None, world: World) -> None:
         overlay = built.overlay
+        self._image = image
         self._overlay = overlay
         self._liveness = liveness
         reserved = [
@@ -143,10 +145,12 @@ class _Bench:
         if counted:
             difference = self._compare_counters(original, instrumented)
         if difference is not None:
-            unchecked = self._second_look.excuse(entry, state, original, instrumented, difference)
+            inside = self._counters.is_inside
+            unchecked = self._second_look.excuse(entry, state, original, instrumented, difference, inside)
             if counted and not unchecked:
-                inside = self._counters.is_inside
                 unchecked = self._second_look.excuse_count(entry, state, difference, inside)
+                if not unchecked and self._left_a_table(original):
+                    unchecked = "a jump to where its table does not lead"
             difference = None if unchecked else difference
         if difference is not None:
             listing = self._second_look.listing(entry, state, difference)
@@ -162,6 +166,22 @@ class _Bench:
                 end = start + (key >> KEY_SHIFT)
                 reached.update(address for address in graph.blocks if start <= address < end)
         return frozenset(reached)
+
+    def _left_a_table(self, run: Run) -> bool:
+        """Whether a jump by a table (whose index nothing checks) went to where its function has no block."""
+        base = self.memory.base
+        keys = run.records["value"][run.records["kind"] == event_log.BLOCK].tolist()
+        starts = [(key & (1 << KEY_SHIFT) - 1) - base for key in keys]
+        ends = [start + (key >> KEY_SHIFT) for start, key in zip(starts, keys, strict=True)]
+        went = {*zip(starts, ends, [*starts[1:], int(run.exits[-1].registers[PC_WORD]) - base], strict=True)}
+        functions = {start: self._image.function_at(start) for start in set(starts)}
+        graphs = build_all(self._image, {found for found in functions.values() if found is not None})
+        for start, end, target in went:
+            function = functions[start]
+            graph = graphs[function.address] if function is not None else None
+            if graph is not None and target not in graph.blocks and any(start <= jump < end for jump in graph.tables):
+                return True
+        return False
 
     def _compare_counters(self, original: Run, instrumented: Run) -> Difference | None:
         """Whether the counters say how often each block of the original ran."""

@@ -97,6 +97,14 @@ into:
     mov eax, 3
     test eax, eax
     jmp r10
+astray:                       # into the middle of an instruction, from where another one reaches over `astray_end`
+    lea r10, [rip + astray_body + 1]
+    jmp r10
+astray_body: mov al, 0xb8
+astray_end: ret
+    nop; nop; nop; nop
+    ret
+    ret
 endless:
     mov [rdi], rax
     jmp endless
@@ -135,6 +143,17 @@ outward:
     mov r11, rdi
     mov rdi, rsi
     jmp r11
+chosen:                       # by a table, of which the last index is not checked
+    and esi, 7
+    mov eax, esi
+    jmp [rax*8 + choices]
+1:  xor eax, eax
+    ret
+2:  mov eax, 1
+    ret
+.align 8
+choices:
+    .quad 1b, 2b, 0x123456789, 0x123456789, 0x123456789, 0x123456789, 0x123456789, 0x123456789
 .align 16
 end:
 """
@@ -177,8 +196,8 @@ def build(tmp_path: Path) -> Iterator[Build]:
             section = elf.get_section_by_name(".overlay")
             cache = section.data() if section else b""
             symbols = {s.name: s["st_value"] for s in elf.get_section_by_name(".symtab").iter_symbols()}
-        names = "store loop fill framed inner keeper callee pointee pointed direct part switch into endless deep"
-        names += " flags uninitialised choosing avx divide outward end"
+        names = "store loop fill framed inner keeper callee pointee pointed direct part switch into astray endless deep"
+        names += " flags uninitialised choosing avx divide outward chosen end"
         functions = tuple(
             Function(symbols[a], symbols[b] - symbols[a], a, a, address_taken=a == "pointee")
             for a, b in pairwise(names.split())
@@ -375,6 +394,25 @@ def test_a_computed_jump_into_a_block_is_not_its_execution(build: Build) -> None
     assert not report.cases
     assert report.functions[0].unchecked["a computed jump to where no block begins (runs)"] == 40
     assert "its counter says" in only_case(build("", "", points).verify("loop")).what
+
+
+def test_a_computed_jump_that_runs_into_a_trampoline_is_no_difference(build: Build) -> None:
+    astray = next(function for function in build().image.functions if function.name == "astray")
+    body = (replace(block(astray.end - 9, (1, 1)), size=2),)
+    report = build("ret", "astray_end", body).verify("astray")
+    assert not report.cases
+    assert report.functions[0].unchecked["a computed jump into overwritten code (runs)"] == 40
+    assert build("ret", "astray_end").verify("astray").cases
+
+
+def test_a_table_that_an_index_leaves_ends_what_is_counted(build: Build) -> None:
+    start = build().image.functions[-1].address
+    code = "and esi, 7; cmp esi, 1; ja 1f; {}1: mov eax, esi; jmp [rax*8 + choices]"
+    report = build(code.format(FIRST), "chosen", (block(start, (0, 1)),)).verify("chosen")
+    assert not report.cases
+    assert 0 < report.functions[0].unchecked["a jump to where its table does not lead (runs)"] < 40
+    report = build(code.format(""), "chosen", (block(start, (0, 1)),)).verify("chosen")
+    assert "its counter says" in only_case(report).what
 
 
 def test_a_repeated_string_instruction_counts_once(build: Build) -> None:
