@@ -128,7 +128,8 @@ class _Carrying:
         self.origins: list[tuple[int, int]] = []
         """(piece, original address) of the program's own instructions."""
         self.exact = options.exact_faults
-        self.loops = options.carry_loops
+        self.loops = options.carry_loops or options.frameless
+        self.for_good = options.frameless
         self.provisional = False
         self.goes_through = any(block.terminator is Terminator.THROUGH for block in region.blocks)
         self.in_memory = region.in_memory or self.goes_through
@@ -176,7 +177,7 @@ class _Carrying:
         if not self.in_memory and not is_exact and self._has_loop():
             if not self.loops:
                 raise _Unsuitable
-            self.provisional = True
+            self.provisional = not self.for_good
 
     def _has_loop(self) -> bool:
         # Blocks are in reverse post-order: only round a loop does control go to one that has been passed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ir.actions import Action, Count
 from ir.blocks import LiftedBlock, Terminator
@@ -13,7 +13,9 @@ from ir.options import LoweringOptions
 from ir.regions import Region
 from jit.attach import NO_COUNTER, FunctionActions
 from jit.planner import FunctionPlan, Redirect
-from lifter.registers import GPRS
+from lifter.graph import FunctionGraph
+from lifter.instruction import Reg
+from lifter.registers import GPRS, RSP
 
 AnyRegion = LoweredRegion | CarriedRegion
 
@@ -43,6 +45,8 @@ def lower_function(
     options: LoweringOptions,
 ) -> FunctionCode:
     """Lower every region and stub of a plan."""
+    if _looks_below_stack(plan.graph):
+        options = replace(options, frameless=True)
     regions = tuple(_region(region, actions.at, live_at, options) for region in plan.regions)
     entry_stub = None
     if plan.entry_stub:
@@ -54,6 +58,20 @@ def lower_function(
         count = (Count(counter),) if counter != NO_COUNTER else ()
         redirects.append((redirect, _stub(redirect.site, redirect.target, count, live_at, options)))
     return FunctionCode(regions, entry_stub, tuple(redirects))
+
+
+def _looks_below_stack(graph: FunctionGraph) -> bool:
+    """Whether a function computes an address below its stack pointer: a garbage collector's that clears the unused part
+    of its stack (SBCL's `scrub-control-stack`) would clear a region's frame, too."""
+    for block in graph.blocks.values():
+        for instruction in block.instructions:
+            if instruction.mnemonic == "lea":
+                memory = instruction.memory_operand
+                if memory is not None and memory.base == RSP and memory.index is None and memory.disp < 0:
+                    destination = instruction.operands[0]
+                    if isinstance(destination, Reg) and destination.index != RSP:
+                        return True
+    return False
 
 
 def _stub(
