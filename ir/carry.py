@@ -5,7 +5,8 @@ for it. So such a region is put together from the bytes of its instructions: reg
 always were, nothing has to be live or pinned, and there is no frame. Only what depends on the place is written anew:
 jumps, and operands relative to RIP. Where a region has a loop (its counters stay in registers), a probe in Python or
 a call that pushes the original return address, `ir.lower` makes it instead. A region with calls that come back into it
-(`Terminator.THROUGH`), or whose loops are left soon, is always put together here.
+(`Terminator.THROUGH`), or whose loops are left soon, is always put together here; so is one for a frame of which the
+program's stack has no place, if it can be.
 
 A fault in such a region is that of the original instruction, with the same registers (but for flags that nothing
 reads): only the program counter is another, and `origins` says which it would have been.
@@ -128,8 +129,7 @@ class _Carrying:
         self.origins: list[tuple[int, int]] = []
         """(piece, original address) of the program's own instructions."""
         self.exact = options.exact_faults
-        self.loops = options.carry_loops or options.frameless
-        self.for_good = options.frameless
+        self.loops = options.carry_loops
         self.provisional = False
         self.goes_through = any(block.terminator is Terminator.THROUGH for block in region.blocks)
         self.in_memory = region.in_memory or self.goes_through
@@ -177,7 +177,7 @@ class _Carrying:
         if not self.in_memory and not is_exact and self._has_loop():
             if not self.loops:
                 raise _Unsuitable
-            self.provisional = not self.for_good
+            self.provisional = True
 
     def _has_loop(self) -> bool:
         # Blocks are in reverse post-order: only round a loop does control go to one that has been passed.

@@ -20,7 +20,5 @@ class LoweringOptions:
     """Carry loops that can fault too: of carried instructions it is known which they were. They need no nil checks."""
     carry_loops: bool = False
     """Carry all loops: such code is made at once, but counts in memory at each turn."""
-    frameless: bool = False
-    """Carry all loops for good: nothing below the stack pointer is safe from the function."""
     carry: bool = True
     """Whether regions that gain nothing from an optimiser are put together from their own bytes (see `ir.carry`)."""

@@ -34,7 +34,8 @@ class Region:
     offsets: Mapping[int, int]
     """Block address -> program's RSP at its start, relative to RSP at the region's entry."""
     in_memory: bool = False
-    """Whether its loops are left too soon for counters in registers to pay."""
+    """Whether its counters are in memory in loops too: those are left too soon for registers to pay, or there is no
+    place for a frame."""
 
     @property
     def instructions(self) -> int:

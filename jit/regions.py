@@ -14,8 +14,8 @@ from ir.regions import Region
 from jit.attach import NO_COUNTER, FunctionActions
 from jit.planner import FunctionPlan, Redirect
 from lifter.graph import FunctionGraph
-from lifter.instruction import Reg
-from lifter.registers import GPRS, RSP
+from lifter.instruction import Instruction
+from lifter.registers import GPRS, RSP, gpr
 
 AnyRegion = LoweredRegion | CarriedRegion
 
@@ -45,9 +45,7 @@ def lower_function(
     options: LoweringOptions,
 ) -> FunctionCode:
     """Lower every region and stub of a plan."""
-    if _looks_below_stack(plan.graph):
-        options = replace(options, frameless=True)
-    regions = tuple(_region(region, actions.at, live_at, options) for region in plan.regions)
+    regions = tuple(_region(region, actions.at, live_at, options, plan.graph) for region in plan.regions)
     entry_stub = None
     if plan.entry_stub:
         entry = plan.graph.function.address
@@ -58,20 +56,6 @@ def lower_function(
         count = (Count(counter),) if counter != NO_COUNTER else ()
         redirects.append((redirect, _stub(redirect.site, redirect.target, count, live_at, options)))
     return FunctionCode(regions, entry_stub, tuple(redirects))
-
-
-def _looks_below_stack(graph: FunctionGraph) -> bool:
-    """Whether a function computes an address below its stack pointer: a garbage collector's that clears the unused part
-    of its stack (SBCL's `scrub-control-stack`) would clear a region's frame, too."""
-    for block in graph.blocks.values():
-        for instruction in block.instructions:
-            if instruction.mnemonic == "lea":
-                memory = instruction.memory_operand
-                if memory is not None and memory.base == RSP and memory.index is None and memory.disp < 0:
-                    destination = instruction.operands[0]
-                    if isinstance(destination, Reg) and destination.index != RSP:
-                        return True
-    return False
 
 
 def _stub(
@@ -85,11 +69,36 @@ def _stub(
     live = live_at(site) | GPRS
     block = LiftedBlock(head, (), Terminator.JUMP, None, head, target, head, 0)
     at: Mapping[int, tuple[Action, ...]] = {head: actions}
-    return _region(Region(head, (block,), {head: 0}), at, lambda _address: live, options, firm=True)
+    return _region(Region(head, (block,), {head: 0}), at, lambda _address: live, options, None)
 
 
 def _region(
-    region: Region, at: Mapping[int, tuple[Action, ...]], live_at: LiveAt, options: LoweringOptions, firm: bool = False
+    region: Region,
+    at: Mapping[int, tuple[Action, ...]],
+    live_at: LiveAt,
+    options: LoweringOptions,
+    graph: FunctionGraph | None,
 ) -> AnyRegion:
+    """A region of the function with `graph`, or a stub (None)."""
     carried = carry(region, at, live_at, options) if options.carry else None
-    return carried or lower(region, at, live_at, options, firm)
+    if carried is None and graph is not None and _looks_below_stack(graph):
+        carried = carry(replace(region, in_memory=True), at, live_at, options)
+    return carried or lower(region, at, live_at, options, firm=graph is None)
+
+
+def _looks_below_stack(graph: FunctionGraph) -> bool:
+    """Whether a function computes an address below its stack pointer. One that clears the unused part of its stack
+    (SBCL's garbage collector does) would clear the frame of a compiled region, too."""
+    return any(_is_below_stack(line) for block in graph.blocks.values() for line in block.instructions)
+
+
+def _is_below_stack(instruction: Instruction) -> bool:
+    memory = instruction.memory_operand
+    return (
+        instruction.mnemonic == "lea"
+        and memory is not None
+        and memory.base == RSP
+        and memory.index is None
+        and memory.disp < 0
+        and not instruction.effects.writes & gpr(RSP)
+    )

@@ -26,6 +26,14 @@ def test_rewritten_program_behaves_the_same(cell: Cell, optimise: str, tool: Too
     assert result.status == "ok", f"{result.status}: {result.detail}"
 
 
+@pytest.mark.needs("gcc")
+@pytest.mark.parametrize("optimise", ["loops", "all"])
+def test_no_frame_is_where_a_program_clears_its_stack(optimise: str, tool: Tool, built: Path) -> None:
+    (cell,) = (cell for cell in cells() if str(cell) == "scrub:gcc-O2-pie")
+    result = check_cell(cell, tool, built, ("--optimise", optimise))
+    assert result.status == "ok", f"{result.status}: {result.detail}"
+
+
 def test_slice_holds_every_program() -> None:
     inexact = {program.name for program in programs() if program.exact_faults}
     assert {cell.program.name for cell in SLICE} == {program.name for program in programs()} - inexact

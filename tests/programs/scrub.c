@@ -19,7 +19,10 @@ __asm__(".text\n"
         "    jz 2f\n"
         "    lea 3(%rdx,%rdx,2), %rdx\n"
         "2:  lea -8(%rax), %rax\n"
+        "    clc\n"            /* `dec` keeps it */
         "    dec %rcx\n"
+        "    jc 1b\n"          /* never: from here on flags are live, which leaves a counter no easy place */
+        "    lea 5(%rdx), %rdx\n"
         "    jnz 1b\n"
         "    mov %rdx, %rax\n"
         "    ret\n"
