@@ -10,7 +10,7 @@ import numpy as np
 
 from jit.datafile import COUNTERS_OFFSET
 from jit.emulation_limits import StretchTable
-from jit.event_log import KEY_SHIFT
+from jit.event_log import KEY_SHIFT, stretch
 from jit.tracepoints import Point, Tracepoint
 
 
@@ -70,7 +70,7 @@ class CounterCheck:
         """Tracepoints in the stretch of a BLOCK record."""
         known = self._inside.get(key)
         if known is None:
-            start = (key & (1 << KEY_SHIFT) - 1) - self._base
-            first, last = np.searchsorted(self._heads, [start, start + (key >> KEY_SHIFT)])
+            run = stretch(key, self._base)
+            first, last = np.searchsorted(self._heads, [run.start, run.stop])
             known = self._inside[key] = tuple(self._heads[first:last])
         return known

@@ -25,6 +25,8 @@ from lifter.summaries import ARGUMENTS, CALLEE_SAVED, CLOBBERED
 
 _LINES: Final = 16
 """Instructions shown of each side."""
+_STRAY: Final = 16
+"""Instructions for which code that is entered in the middle of another instruction may differ from the program's."""
 _COMPUTED: Final = (Flow.JUMP_INDIRECT, Flow.CALL_INDIRECT, Flow.RETURN)
 
 
@@ -55,18 +57,22 @@ class _Patches:
 
     def touched(self, start: int, end: int) -> bool:
         """Whether [start, end) has overwritten bytes."""
-        number = bisect_right(self._ends, start)
-        return number < len(self._starts) and self._starts[number] < end
+        first = self._start(start)
+        return first is not None and first < end
 
     def covers(self, address: int) -> bool:
         """Whether `address` is in overwritten bytes, but not the first of them."""
-        number = bisect_right(self._ends, address)
-        return number < len(self._starts) and self._starts[number] < address
+        start = self._start(address)
+        return start is not None and start < address
 
     def begins_at(self, address: int) -> bool:
         """Whether `address` is the first of overwritten bytes."""
+        return self._start(address) == address
+
+    def _start(self, address: int) -> int | None:
+        """The start of the first overwritten bytes that do not end before `address`."""
         number = bisect_right(self._ends, address)
-        return number < len(self._starts) and self._starts[number] == address
+        return self._starts[number] if number < len(self._starts) else None
 
 
 class SecondLook:
@@ -150,13 +156,13 @@ class SecondLook:
 
     def _runs_into_patch(self, address: int) -> bool:
         """Whether code from `address`, in the middle of a block, runs into overwritten bytes beside their beginning."""
-        for _ in range(_LINES):
+        for _ in range(_STRAY):
             instruction = decode(self._tracer.machine.code_at(address, 15))
-            if not isinstance(instruction, Instruction) or self._patches.begins_at(address):
+            if not isinstance(instruction, Instruction):
                 return False
             end = address + len(instruction.code)
             if self._patches.touched(address, end):
-                return True
+                return not self._patches.begins_at(address)
             if instruction.flow not in (Flow.NEXT, Flow.BRANCH):
                 return False
             address = end

@@ -110,6 +110,12 @@ define void @on_syscall(ptr %uc, ptr %log) {{
 """
 
 
+def stretch(key: int, base: int = 0) -> range:
+    """The addresses, relative to `base`, of the code that a BLOCK record with the value `key` is about."""
+    start = (key & (1 << KEY_SHIFT) - 1) - base
+    return range(start, start + (key >> KEY_SHIFT))
+
+
 class EventLog:
     """The records of one emulator, oldest first. Attach it before anything is emulated.
 

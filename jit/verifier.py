@@ -16,7 +16,6 @@ from jit.disagreement import Listing, SecondLook
 from jit.emulate import BESIDE, BLOCKS, CODE_BYTES, INVALID, PC_WORD, ExitKind, Machine, Run
 from jit.emulated_memory import ARENA_SIZE, ARENAS, PAGE, STACK, STACK_SIZE, STUBS, EmulatedMemory, World, lay_out
 from jit.emulation_limits import StretchTable, is_trap
-from jit.event_log import KEY_SHIFT
 from jit.random_state import State, random_state
 from jit.tracepoints import Tracepoint
 from jit.watched import ImageLiveness, Watched
@@ -158,28 +157,24 @@ class _Bench:
 
     def _reached(self, run: Run, graph: FunctionGraph) -> frozenset[int]:
         """Blocks of `graph` that the original ran."""
-        keys = run.records["value"][run.records["kind"] == event_log.BLOCK]
+        function = graph.function
         reached: set[int] = set()
-        for key in set(keys.tolist()):
-            start = (key & (1 << KEY_SHIFT) - 1) - self.memory.base
-            if graph.function.address <= start < graph.function.end or start in graph.blocks:
-                end = start + (key >> KEY_SHIFT)
-                reached.update(address for address in graph.blocks if start <= address < end)
+        for key in set(_keys(run)):
+            piece = event_log.stretch(key, self.memory.base)
+            if function.address <= piece.start < function.end or piece.start in graph.blocks:
+                reached.update(address for address in graph.blocks if address in piece)
         return frozenset(reached)
 
     def _left_a_table(self, run: Run) -> bool:
         """Whether a jump by a table (whose index nothing checks) went to where its function has no block."""
-        base = self.memory.base
-        keys = run.records["value"][run.records["kind"] == event_log.BLOCK].tolist()
-        starts = [(key & (1 << KEY_SHIFT) - 1) - base for key in keys]
-        ends = [start + (key >> KEY_SHIFT) for start, key in zip(starts, keys, strict=True)]
-        went = {*zip(starts, ends, [*starts[1:], int(run.exits[-1].registers[PC_WORD]) - base], strict=True)}
-        functions = {start: self._image.function_at(start) for start in set(starts)}
+        pieces = [event_log.stretch(key, self.memory.base) for key in _keys(run)]
+        went = [piece.start for piece in pieces[1:]] + [int(run.exits[-1].registers[PC_WORD]) - self.memory.base]
+        functions = {piece.start: self._image.function_at(piece.start) for piece in pieces}
         graphs = build_all(self._image, {found for found in functions.values() if found is not None})
-        for start, end, target in went:
-            function = functions[start]
+        for piece, target in set(zip(pieces, went, strict=True)):
+            function = functions[piece.start]
             graph = graphs[function.address] if function is not None else None
-            if graph is not None and target not in graph.blocks and any(start <= jump < end for jump in graph.tables):
+            if graph is not None and target not in graph.blocks and any(jump in piece for jump in graph.tables):
                 return True
         return False
 
@@ -188,14 +183,18 @@ class _Bench:
         if not self._overlay.data:
             return None
         data = self._instrumented.read(self._rules.private[0], len(self._overlay.data))
-        records = original.records
-        keys = records["value"][records["kind"] == event_log.BLOCK].tolist()
-        what = self._counters.check(count_visits(keys, self._stretches), data)
+        what = self._counters.check(count_visits(_keys(original), self._stretches), data)
         if not what:
             return None
         leg = len(original.exits) - 1
         first, second = (count_writes(run, len(run.records)) for run in (original, instrumented))
         return Difference(what, leg, first, second)
+
+
+def _keys(run: Run) -> list[int]:
+    """The values of a run's BLOCK records."""
+    values: list[int] = run.records["value"][run.records["kind"] == event_log.BLOCK].tolist()
+    return values
 
 
 def _believed(run: Run, stretches: StretchTable, machine: Machine) -> Run:

@@ -10,7 +10,7 @@ from jit import event_log
 from jit.analysis import to_analyse
 from jit.emulate import Exit, ExitKind, Run
 from jit.emulation_limits import StretchTable
-from jit.event_log import KEY_SHIFT
+from jit.event_log import stretch
 from lifter.cfg import build_all
 from lifter.graph import Block, FunctionGraph
 from lifter.image.types import Function, Image
@@ -124,10 +124,9 @@ class Watched:
         """The block of a known function that ran last, newest of `keys` first; stubs of the PLT are passed over."""
         assert self._liveness is not None
         for key in keys:
-            start = (key & (1 << KEY_SHIFT) - 1) - self._base
-            end = start + (key >> KEY_SHIFT)
-            found = self._liveness.block_at(end - 1)
-            if found is not None and not any(address in self._plt for address in (start, start - 4)):
+            run = stretch(key, self._base)
+            found = self._liveness.block_at(run.stop - 1)
+            if found is not None and not any(address in self._plt for address in (run.start, run.start - 4)):
                 return found
         return None
 
