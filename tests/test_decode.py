@@ -172,6 +172,8 @@ def test_parts(code, parts):
         ("e80000", "truncated"),
         ("06", "no instruction in 64-bit mode"),
         ("66e800000000", "near branch with an operand-size prefix: its size differs between processors"),
+        ("f2e110", "loope or loopne with a repeat prefix: the prefix chooses the condition on some processors"),
+        ("f3e010", "loope or loopne with a repeat prefix: the prefix chooses the condition on some processors"),
         ("66" * 15 + "90", "longer than 15 bytes"),
         ("f0c5f058c1", "prefix that VEX forbids"),
         ("48c5f058c1", "prefix that VEX forbids"),

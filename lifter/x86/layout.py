@@ -175,6 +175,8 @@ def _parse(code: bytes) -> Layout:
     short = encoding == "" and opcode_map == 0 and 0x66 in seen and not rex & 8
     if short and _is_near_branch(opcode, code[at : at + 1]):
         raise LayoutError("near branch with an operand-size prefix: its size differs between processors")
+    if encoding == "" and opcode_map == 0 and opcode in (0xE0, 0xE1) and repeat:
+        raise LayoutError("loope or loopne with a repeat prefix: the prefix chooses the condition on some processors")
     has_modrm, immediate = _shape(encoding, opcode_map, opcode, pp, code, at, seen, repeat)
     modrm_at = disp_at = -1
     disp_size = 0
