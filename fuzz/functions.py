@@ -18,7 +18,7 @@ from typing import Any, Final
 from fuzz.campaign import Failure, Job, Result, Settings, jobs
 from fuzz.coverage import EMULATED, NATIVE
 from fuzz.native import OracleError
-from fuzz.native_functions import NativeFunctions
+from fuzz.native_functions import MOST_CALLS, NativeFunctions
 from jit import engine
 from jit.analysis import effective_liveness, go_runtime_refusal
 from jit.emulated_memory import World
@@ -41,6 +41,8 @@ _SAMPLES: Final = 24
 """States of a function."""
 _NATIVE: Final = 8
 """States of a function on the processor."""
+_MUCH_CODE: Final = 1 << 20
+"""Bytes of code that the processor is taken to execute in one run: unicorn's runs are shorter."""
 _LARGEST: Final = 20_000
 """Bytes of a function: beyond it, instrumenting takes longer than running."""
 _LIVENESS: Final[tuple[LivenessMode, ...]] = ("abi", "strict")
@@ -209,7 +211,11 @@ def _run_natively(
 def _explained(image: Image, built: Built, function: Function, state: State, seed: int) -> str:
     """Why original and instrumented function may differ from a state: what unicorn's checks find out about it."""
     graph = build_all(image, [function])[function.address]
-    outcome = Verifier(image, built, seed=seed, strict=True).check(graph, replace(state, world=World.FRESH))
+    verifier = Verifier(image, built, seed=seed, strict=True)
+    state = replace(state, world=World.FRESH)
+    outcome = verifier.check(graph, state)
+    if not outcome.unchecked and verifier.reads_patched_code(graph, state, _MUCH_CODE, MOST_CALLS):
+        return "result depends on code bytes that are overwritten"
     return outcome.unchecked
 
 

@@ -60,6 +60,8 @@ _PAGE_FAULT_WRITE: Final = 2
 _RESUME_FLAG: Final = 1 << 16
 """Set by the processor in the frame of a fault; of no meaning to the program."""
 
+_GO, _DONE = 1020, 1021
+"""File descriptors of the child, which code under test is unlikely to name when it makes a system call."""
 _HEADER: Final = struct.Struct("<10Q")
 """started, remaining, index, tick index, ticks, in, out, backing, words of memory, go byte."""
 
@@ -344,16 +346,14 @@ class NativeOracle:
         """Fork the child and wait until it is ready."""
         go_read, self._go = os.pipe()
         self._done, done_write = os.pipe()
-        text = _ASSEMBLY.format(
-            header=self._base, go=go_read, done=done_write, segment=self._segment_base
-        )
+        text = _ASSEMBLY.format(header=self._base, go=_GO, done=_DONE, segment=self._segment_base)
         machine_code, labels = _assemble(text)
         self._shared[: _HEADER.size] = bytes(_HEADER.size)
         # The byte that the child writes to say that it is done is the low byte of 'started'.
         self._child = os.fork()
         if self._child == 0:
             try:
-                _become_oracle(machine_code, labels, self._fd, self._mappings())
+                _become_oracle(machine_code, labels, self._fd, self._mappings(), (go_read, done_write))
             finally:
                 os._exit(3)
         os.close(go_read)
@@ -410,8 +410,10 @@ class _Stack(ctypes.Structure):
     _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
 
 
-def _become_oracle(machine_code: bytes, labels: dict[str, int], fd: int, mappings: list[tuple[Region, int]]) -> None:
-    """In the child: map the regions, install the handler, and never come back."""
+def _become_oracle(
+    machine_code: bytes, labels: dict[str, int], fd: int, mappings: list[tuple[Region, int]], pipes: tuple[int, int]
+) -> None:
+    """In the child: map the regions, install the handler, keep only the `pipes`, and never come back."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = (
@@ -439,5 +441,9 @@ def _become_oracle(machine_code: bytes, labels: dict[str, int], fd: int, mapping
     )
     for number in _CAUGHT:
         libc.syscall(_SYS_RT_SIGACTION, number.value, ctypes.byref(action), None, 8)
+    os.dup2(pipes[0], _GO)
+    os.dup2(pipes[1], _DONE)
+    os.closerange(0, _GO)
+    os.closerange(_DONE + 1, os.sysconf("SC_OPEN_MAX"))
     signal.setitimer(signal.ITIMER_PROF, _TICK_MICROSECONDS / 1e6, _TICK_MICROSECONDS / 1e6)
     ctypes.CFUNCTYPE(None)(code + labels["start"])()

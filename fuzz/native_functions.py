@@ -7,11 +7,11 @@ below the function's frame may differ.
 
 from __future__ import annotations
 
-import random
 import signal
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -23,7 +23,7 @@ from fuzz.native import PAGE, NativeOracle, OracleError
 from fuzz.state import FIXED_FLAGS, Batch, Region
 from jit.emulate import overlay_areas, patched_areas
 from jit.emulated_memory import EXECUTE, RETURN, STACK, STUBS, THREAD, WRITE, Area, EmulatedMemory, lay_out
-from jit.random_state import State, random_state, random_value
+from jit.random_state import State, random_results, random_state
 from lifter.image.types import Image
 from lifter.noreturn import names_noreturn
 from lifter.registers import DF, RSP
@@ -35,6 +35,8 @@ _LOG: Final = Region(0x2100_0000, 4 * PAGE)
 _FIRST: Final = 64
 _ENTRY: Final = struct.Struct("<10Q")
 """rdi, rsi, rdx, rcx, r8, r9, rsp, return address, number of the stub, what it returns."""
+MOST_CALLS: Final = (_LOG.size - _FIRST) // _ENTRY.size
+"""Calls of the outside in one run: the log has no room for more."""
 _ENDS: Final = {
     int(signal.SIGTRAP): "returned, or called what never returns",
     -int(signal.SIGKILL): "made a system call",
@@ -158,9 +160,8 @@ class NativeFunctions:
 
     def _entries(self, state: State) -> bytes:
         """The log as it begins: where the first entry goes, and what each call returns."""
-        source = random.Random(state.seed)
-        count = (_LOG.size - _FIRST) // _ENTRY.size
-        entries = [_ENTRY.pack(*(0,) * 9, random_value(source, self.memory)) for _ in range(count)]
+        results = islice(random_results(self.memory, state.seed), MOST_CALLS)
+        entries = [_ENTRY.pack(*(0,) * 9, result) for result in results]
         return (_LOG.address + _FIRST).to_bytes(8, "little").ljust(_FIRST, b"\0") + b"".join(entries)
 
 

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Final
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from codecache.types import Overlay, Patch
 from jit import event_log
 from jit.compare import Difference, Rules, compare
-from jit.emulate import CODE_BYTES, Machine, Run, Tracer
+from jit.emulate import CALLS_PER_RUN, CODE_BYTES, Machine, Run, Tracer
 from jit.emulated_memory import STACK, STACK_SIZE, EmulatedMemory
 from jit.random_state import State
 from jit.watched import ImageLiveness
@@ -139,7 +140,7 @@ class SecondLook:
         """Why `difference` is none that a program has a right to, '' if it has."""
         if self._depends_on_dead_stack(entry, state, original, instrumented, difference):
             return "result depends on memory below the stack pointer"
-        if self._reads_patched_code(entry, state, difference):
+        if self.reads_patched_code(entry, state, until=difference.original):
             return "result depends on code bytes that are overwritten"
         for address in self._computed_targets(entry, state, difference):
             if self._patches.covers(address) or (inside_block(address) and self._runs_into_patch(address)):
@@ -194,12 +195,15 @@ class SecondLook:
                 content[place - STACK : place - STACK + size] = value.to_bytes(size, "little")
         return bytes(content)
 
-    def _reads_patched_code(self, entry: int, state: State, difference: Difference) -> bool:
-        """Whether the original reads bytes on which trampolines stand, as only random pointers make it do."""
+    def reads_patched_code(
+        self, entry: int, state: State, *, until: float = inf, code_bytes: int = CODE_BYTES, calls: int = CALLS_PER_RUN
+    ) -> bool:
+        """Whether the original, before its memory write number `until`, reads bytes on which trampolines stand, as only
+        random pointers make it do. The budget of the run is as in `Machine.run`."""
         return any(
             self._patches.touched(address, address + size)
-            for writes, address, size in self._tracer.reads(entry, state, CODE_BYTES)
-            if writes <= difference.original
+            for writes, address, size in self._tracer.reads(entry, state, code_bytes, calls)
+            if writes <= until
         )
 
     def _computed_targets(self, entry: int, state: State, difference: Difference) -> Iterator[int]:

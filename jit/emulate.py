@@ -41,7 +41,7 @@ from jit.emulated_memory import (
     EmulatedMemory,
 )
 from jit.event_log import EventLog
-from jit.random_state import State, random_value
+from jit.random_state import State, random_results
 from lifter.noreturn import names_noreturn
 from lifter.registers import R8, R9, R10, R11, RAX, RCX, RDI, RDX, RSI, RSP
 
@@ -61,7 +61,7 @@ _BLOCKS_KEPT: Final = 60
 _NOWHERE: Final = STUBS - PAGE
 """Where emulation would end by itself; nothing is mapped there."""
 CALLS_PER_RUN: Final = 50
-"""Calls of the outside in one run, before it ends with `ExitKind.BUDGET`."""
+"""Calls of the outside in one run, if nothing else is said, before it ends with `ExitKind.BUDGET`."""
 
 
 INVALID: Final = "invalid instruction"
@@ -226,6 +226,7 @@ class Machine:
         state: State,
         code_bytes: int = CODE_BYTES,
         blocks: int = BLOCKS,
+        calls: int = CALLS_PER_RUN,
         dead_stack: bytes | None = None,
     ) -> Run:
         """Run from `entry` (as loaded) until control leaves for good, or a budget is spent.
@@ -240,18 +241,18 @@ class Machine:
         self._dead_stack = dead_stack
         self._set(state)
         exits: list[Exit] = []
-        calls = random.Random(state.seed)
+        results = random_results(self.memory, state.seed)
         pc = entry
         while True:
             self._fault = ""
             status = uclib.uc_emu_start(self._handle, pc, _NOWHERE, 0, 0)
             left = self._leave(status)
-            if len(exits) >= CALLS_PER_RUN:
+            if len(exits) >= calls:
                 left = replace(left, kind=ExitKind.BUDGET, target="calls")
             exits.append(left)
             if left.kind is not ExitKind.CALL or names_noreturn(left.target):
                 return Run(self.log.records(), tuple(exits))
-            pc = self._return_from_stub(left, calls)
+            pc = self._return_from_stub(left, next(results), _CLOBBERS[len(exits) % len(_CLOBBERS)])
 
     def _set(self, state: State) -> None:
         self._uc.context_restore(self._start)
@@ -296,14 +297,14 @@ class Machine:
             return ExitKind.BUDGET, "full log"
         return ExitKind.TRAP, "hlt"
 
-    def _return_from_stub(self, left: Exit, calls: random.Random) -> int:
+    def _return_from_stub(self, left: Exit, result: int, clobbers: npt.NDArray[np.uint64]) -> int:
         """Do what an outside function does as far as its caller can tell; the address to go on at."""
         words = self._entry.words
         words[:] = left.registers
         words[RSP] += 8
-        words[RAX] = random_value(calls, self.memory)
+        words[RAX] = result
         words[FLAGS_WORD] = 0x202
-        words[_CLOBBERED] = _CLOBBERS[calls.randrange(len(_CLOBBERS))]
+        words[_CLOBBERED] = clobbers
         self._entry.write()
         return int(left.registers[TOP_WORD])
 
@@ -390,16 +391,18 @@ class Tracer:
         writes = self._run(entry, state, code_bytes)
         return [(writes[records], address) for records, address in self._instructions]
 
-    def reads(self, entry: int, state: State, code_bytes: int) -> list[tuple[int, int, int]]:
+    def reads(
+        self, entry: int, state: State, code_bytes: int, calls: int = CALLS_PER_RUN
+    ) -> list[tuple[int, int, int]]:
         """Every read from executable memory as (number of memory writes before it, address, size)."""
-        writes = self._run(entry, state, code_bytes)
+        writes = self._run(entry, state, code_bytes, calls)
         return [(writes[records], address, size) for records, address, size in self._reads]
 
-    def _run(self, entry: int, state: State, code_bytes: int) -> list[int]:
+    def _run(self, entry: int, state: State, code_bytes: int, calls: int = CALLS_PER_RUN) -> list[int]:
         """How many writes are among so many first records: other records differ where every instruction is watched."""
         self._instructions.clear()
         self._reads.clear()
-        records = self.machine.run(entry, state, code_bytes, 8 * BLOCKS).records
+        records = self.machine.run(entry, state, code_bytes, 8 * BLOCKS, calls).records
         return [0, *np.cumsum(records["kind"] == event_log.WRITE).tolist()]
 
 

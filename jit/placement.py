@@ -106,13 +106,13 @@ class CounterPlacing:
         self._frequencies = Frequencies(graph)
         self._addresses = self._frequencies.addresses
         self._blocks = list(graph.blocks.values())
+        """All blocks, in address order."""
         self.lifted = [lift_block(block) for block in self._blocks]
         self.in_cache = [
             lift_block(block, through=True) if block.last_address in (through or ()) else lifted
             for block, lifted in zip(self._blocks, self.lifted, strict=True)
         ]
         """The blocks as regions have them: with the calls that they make."""
-        """All blocks, in address order."""
         index = self._frequencies.index
         self._inside = [[index[s] for s in dict.fromkeys(block.successors) if s in index] for block in self.lifted]
         """Successors that control gets to without leaving lifted code."""

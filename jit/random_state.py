@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jit.emulated_memory import ARENA_SIZE, ARENAS, PAGE, STACK_ENTRY, EmulatedMemory, World
@@ -59,6 +60,13 @@ def random_value(source: random.Random, memory: EmulatedMemory, pointer: int = 4
     if kind < 90:
         return int(memory.pointers[noise % len(memory.pointers)])
     return noise
+
+
+def random_results(memory: EmulatedMemory, seed: int) -> Iterator[int]:
+    """What calls of the outside return, one after the other, in a run from a state of `seed`."""
+    source = random.Random(seed)
+    while True:
+        yield random_value(source, memory)
 
 
 def random_state(memory: EmulatedMemory, seed: int, number: int) -> State:

@@ -13,16 +13,19 @@ from jit import event_log
 from jit.compare import Difference, Rules, compare, count_writes
 from jit.counter_check import CounterCheck, count_visits
 from jit.disagreement import Listing, SecondLook
-from jit.emulate import BESIDE, BLOCKS, CODE_BYTES, INVALID, PC_WORD, ExitKind, Machine, Run
+from jit.emulate import BESIDE, BLOCKS, CODE_BYTES, INVALID, PC_WORD, Exit, ExitKind, Machine, Run
 from jit.emulated_memory import ARENA_SIZE, ARENAS, PAGE, STACK, STACK_SIZE, STUBS, EmulatedMemory, World, lay_out
 from jit.emulation_limits import StretchTable, is_trap
 from jit.random_state import State, random_state
 from jit.tracepoints import Tracepoint
 from jit.watched import ImageLiveness, Watched
 from lifter.cfg import build_all
-from lifter.graph import FunctionGraph
+from lifter.decode import decode
+from lifter.graph import Block, FunctionGraph
 from lifter.image.types import Function, Image
+from lifter.instruction import Flow, Instruction
 from lifter.registers import RSP
+from lifter.returning import calls_library
 
 _MORE_CODE: Final = 16
 """How many times more code than the original the instrumented one may execute, plus `CODE_BYTES`."""
@@ -85,6 +88,10 @@ class Verifier:
         """Run the function of `graph` from `state` on both sides and compare."""
         return self._bench(state.world).check(graph, state)
 
+    def reads_patched_code(self, graph: FunctionGraph, state: State, code_bytes: int, calls: int) -> bool:
+        """Whether the original, for so much code and so many calls of the outside, reads bytes that are overwritten."""
+        return self._bench(state.world).reads_patched_code(graph, state, code_bytes, calls)
+
     def _bench(self, world: World) -> _Bench:
         bench = self._benches.get(world)
         if bench is None:
@@ -129,6 +136,7 @@ class _Bench:
         original = _on_stack(_believed(run, self._stretches, self._original), state.registers[RSP] + 8)
         limit = executed * (_SOME_CODE if endless else _MORE_CODE) + CODE_BYTES * (not endless)
         run = self._instrumented.run(entry, state, limit, 8 * BLOCKS)
+        run = self._without_return_address(run, original.exits[-1])
         instrumented = _believed(run, self._other_stretches, self._instrumented)
         last = original.exits[-1]
         unchecked = last.target[len(_NOT_EMULATED) :] if last.target.startswith(_NOT_EMULATED) else ""
@@ -148,8 +156,7 @@ class _Bench:
             unchecked = self._second_look.excuse(entry, state, original, instrumented, difference, inside)
             if counted and not unchecked:
                 unchecked = self._second_look.excuse_count(entry, state, difference, inside)
-                if not unchecked and self._left_a_table(original):
-                    unchecked = "a jump to where its table does not lead"
+                unchecked = unchecked or self._surprise(original)
             difference = None if unchecked else difference
         if difference is not None:
             listing = self._second_look.listing(entry, state, difference)
@@ -165,8 +172,27 @@ class _Bench:
                 reached.update(address for address in graph.blocks if address in piece)
         return frozenset(reached)
 
-    def _left_a_table(self, run: Run) -> bool:
-        """Whether a jump by a table (whose index nothing checks) went to where its function has no block."""
+    def reads_patched_code(self, graph: FunctionGraph, state: State, code_bytes: int, calls: int) -> bool:
+        entry = graph.function.address + self.memory.base
+        return self._second_look.reads_patched_code(entry, state, code_bytes=code_bytes, calls=calls)
+
+    def _without_return_address(self, instrumented: Run, left: Exit) -> Run:
+        """`instrumented` without what it wrote last, where the original's end, `left`, is a call through memory that
+        cannot be read: a region pushes the return address first."""
+        pc = int(left.registers[PC_WORD])
+        call = decode(self._original.code_at(pc, 15)) if left.kind is ExitKind.FAULT else None
+        if not isinstance(call, Instruction) or call.flow is not Flow.CALL_INDIRECT or not len(instrumented.records):
+            return instrumented
+        last = instrumented.records[-1]
+        pushed = (event_log.WRITE, int(left.registers[RSP]) - 8, pc + call.size)
+        if (int(last["kind"]), int(last["place"]), int(last["value"])) != pushed:
+            return instrumented
+        position = len(instrumented.records) - 1
+        *before, end = instrumented.exits
+        return Run(instrumented.records[:-1], (*before, replace(end, position=min(end.position, position))))
+
+    def _surprise(self, run: Run) -> str:
+        """What random data made the original do, '' if nothing, that the program never does and counters rely on."""
         pieces = [event_log.stretch(key, self.memory.base) for key in _keys(run)]
         went = [piece.start for piece in pieces[1:]] + [int(run.exits[-1].registers[PC_WORD]) - self.memory.base]
         functions = {piece.start: self._image.function_at(piece.start) for piece in pieces}
@@ -175,8 +201,12 @@ class _Bench:
             function = functions[piece.start]
             graph = graphs[function.address] if function is not None else None
             if graph is not None and target not in graph.blocks and any(jump in piece for jump in graph.tables):
-                return True
-        return False
+                return "a jump to where its table does not lead"
+        for graph in (graphs[address] for address in graphs):
+            for block in graph.blocks.values():
+                if calls_library(self._image, graph, block) and not _came_back(block, pieces):
+                    return "a function of the C library ends the program"
+        return ""
 
     def _compare_counters(self, original: Run, instrumented: Run) -> Difference | None:
         """Whether the counters say how often each block of the original ran."""
@@ -189,6 +219,13 @@ class _Bench:
         leg = len(original.exits) - 1
         first, second = (count_writes(run, len(run.records)) for run in (original, instrumented))
         return Difference(what, leg, first, second)
+
+
+def _came_back(block: Block, pieces: Sequence[range]) -> bool:
+    """Whether control came back each time to behind the call that ends `block`; never behind a jump."""
+    called = sum(block.last_address in piece for piece in pieces)
+    back = sum(block.end in piece for piece in pieces) if block.successors else 0
+    return called <= back
 
 
 def _keys(run: Run) -> list[int]:

@@ -76,6 +76,11 @@ def comes_back(image: Image, graph: FunctionGraph, block: Block, returning: froz
     target = graph.callees.get(block.last_address)
     if target is not None and target in returning:
         return True
+    return calls_library(image, graph, block)
+
+
+def calls_library(image: Image, graph: FunctionGraph, block: Block) -> bool:
+    """Whether `block` ends by calling, or jumping to, one of the imports that are taken to come back."""
     return _import(image, graph, block) in _IMPORTS
 
 
@@ -113,7 +118,7 @@ def needed_to_return(image: Image, graph: FunctionGraph) -> set[int] | None:
                 leaves = where in graph.tail_calls
         if any(successor not in graph.blocks for successor in block.successors):
             return None
-        if leaves and _import(image, graph, block) not in _IMPORTS:
+        if leaves and not calls_library(image, graph, block):
             target = graph.callees.get(where)
             if target is None or target == block.end:
                 return None

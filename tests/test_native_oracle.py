@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import signal
 
 import pytest
@@ -95,6 +96,11 @@ def test_a_system_call_kills_only_its_own_run(oracle):
     code = bytes.fromhex("4885c074020f05")  # test rax, rax; je end; syscall
     outcomes = oracle.run(code, [state(), state(rax=39), state()])
     assert [outcome.signal for outcome in outcomes] == [0, -signal.SIGKILL, 0]
+
+
+def test_no_system_call_reaches_a_file_of_ours(oracle):
+    code = "b801000000 bf01000000 8d73 00 ba01000000 0f05".replace(" ", "")  # write(1, rbx, 1)
+    assert run(oracle, code, state(rbx=READ_ONLY.address)).state.gprs[RAX] == 2**64 - errno.EBADF
 
 
 def test_code_can_leave_through_a_jump(oracle):

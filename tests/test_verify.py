@@ -151,6 +151,22 @@ chosen:                       # by a table, of which the last index is not check
     ret
 2:  mov eax, 1
     ret
+handler:                      # calls through memory
+    push rbx
+    call [rdi]
+handler_back:
+    pop rbx
+    ret
+releasing:                    # calls what is taken for the C library's `free`
+    push rbx
+    call releaser
+releasing_end:
+    mov ebx, 1
+    pop rbx
+    ret
+releaser:
+    syscall
+    ret
 .align 8
 choices:
     .quad 1b, 2b, 0x123456789, 0x123456789, 0x123456789, 0x123456789, 0x123456789, 0x123456789
@@ -197,7 +213,7 @@ def build(tmp_path: Path) -> Iterator[Build]:
             cache = section.data() if section else b""
             symbols = {s.name: s["st_value"] for s in elf.get_section_by_name(".symtab").iter_symbols()}
         names = "store loop fill framed inner keeper callee pointee pointed direct part switch into astray endless deep"
-        names += " flags uninitialised choosing avx divide outward chosen end"
+        names += " flags uninitialised choosing avx divide outward chosen handler releasing releaser end"
         functions = tuple(
             Function(symbols[a], symbols[b] - symbols[a], a, a, address_taken=a == "pointee")
             for a, b in pairwise(names.split())
@@ -406,13 +422,33 @@ def test_a_computed_jump_that_runs_into_a_trampoline_is_no_difference(build: Bui
 
 
 def test_a_table_that_an_index_leaves_ends_what_is_counted(build: Build) -> None:
-    start = build().image.functions[-1].address
+    start = next(function for function in build().image.functions if function.name == "chosen").address
     code = "and esi, 7; cmp esi, 1; ja 1f; {}1: mov eax, esi; jmp [rax*8 + choices]"
     report = build(code.format(FIRST), "chosen", (block(start, (0, 1)),)).verify("chosen")
     assert not report.cases
     assert 0 < report.functions[0].unchecked["a jump to where its table does not lead (runs)"] < 40
     report = build(code.format(""), "chosen", (block(start, (0, 1)),)).verify("chosen")
     assert "its counter says" in only_case(report).what
+
+
+def test_a_return_address_may_be_pushed_before_the_target_is_read(build: Build) -> None:
+    code = "push rbx; sub rsp, 8; mov qword ptr [rsp], offset handler_back{}; jmp [rdi]"
+    report = build(code.format(""), "handler").verify("handler")
+    assert not report.cases
+    assert report.functions[0].ends["faulted"] > 3
+    assert "memory write" in only_case(build(code.format("+1"), "handler").verify("handler")).what
+
+
+def test_a_library_function_that_ends_the_program_ends_what_is_counted(build: Build) -> None:
+    plain = build()
+    start = next(function for function in plain.image.functions if function.name == "releasing").address
+    code = "inc qword ptr [counters]; mov ebx, 1; pop rbx; ret"
+    built = build(code, "releasing_end", (block(start, (0, 1)),))
+    assert "its counter says" in only_case(built.verify("releasing")).what
+    releaser = next(function for function in plain.image.functions if function.name == "releaser").address
+    report = replace(built, image=replace(built.image, plt={releaser: "free"})).verify("releasing")
+    assert not report.cases
+    assert report.functions[0].unchecked["a function of the C library ends the program (runs)"] == 40
 
 
 def test_a_repeated_string_instruction_counts_once(build: Build) -> None:
