@@ -40,6 +40,7 @@ MOST_CALLS: Final = (_LOG.size - _FIRST) // _ENTRY.size
 _ENDS: Final = {
     int(signal.SIGTRAP): "returned, or called what never returns",
     -int(signal.SIGKILL): "made a system call",
+    -int(signal.SIGSEGV): "made a system call",  # sigreturn, without a signal
 }
 _CAPACITY: Final = 8
 _COMMON: Final = (
