@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
 from ir.actions import NO_GUARD, Action, Count
@@ -42,8 +42,6 @@ _NOPS: Final = tuple(map(bytes.fromhex, (
     "660f1f840000000000",
 )))  # fmt: skip
 """The recommended no-operations of each size (Intel SDM, volume 2B, NOP)."""
-_MANY: Final = 100
-"""Blocks from which on liveness is not asked for recursively."""
 _DIVISIONS: Final = ("div", "idiv")
 _JMP8: Final = b"\xeb"
 _JMP32: Final = b"\xe9"
@@ -119,8 +117,6 @@ class _Carrying:
         self.live_at = live_at
         self.symbols = Symbols()
         self.increment = _LOCK + _INC if options.atomic else _INC
-        self.live: dict[int, int] = {}
-        """Block -> flags that are live at its start, as far as asked for."""
         self.pieces: list[bytes | _Jump | _Alignment] = []
         self.fields: list[tuple[int, int, str, int]] = []
         """Fields to be relocated: (piece, offset in it, symbol, addend)."""
@@ -138,9 +134,6 @@ class _Carrying:
     def run(self) -> CarriedRegion:
         """Lay out the blocks in address order, the head first. Raises _Unsuitable."""
         self._check()
-        if len(self.blocks) > _MANY:
-            for block in reversed(self.region.blocks):
-                self._live_before(block.address)
         order = sorted(self.blocks, key=lambda address: (address < self.region.head, address))
         loops = self._loop_heads(order)
         for address, following in zip(order, [*order[1:], None], strict=True):
@@ -174,12 +167,14 @@ class _Carrying:
                 if actions and (address != block.address or not all(map(_is_plain, actions))):
                     raise _Unsuitable
         is_exact = self.exact and any(map(_can_fault, self.blocks.values()))
-        if not self.in_memory and not is_exact and self._has_loop():
+        if not self.in_memory and not is_exact and self._has_loop:
             if not self.loops:
                 raise _Unsuitable
             self.provisional = True
 
+    @cached_property
     def _has_loop(self) -> bool:
+        """Whether control may come to a block of the region again."""
         # Blocks are in reverse post-order: only round a loop does control go to one that has been passed.
         passed = set()
         for block in self.region.blocks:
@@ -207,8 +202,8 @@ class _Carrying:
 
     # --- flags ------------------------------------------------------------------------------------------
 
-    def _live_after(self, block: LiftedBlock) -> int:
-        """Flags that are live after the body of a block."""
+    def _live_after(self, block: LiftedBlock, before: Mapping[int, int]) -> int:
+        """Flags that are live after the body of a block, if those of `before` are at the starts of blocks."""
         last = block.last
         live = 0 if last is None else last.effects.reads
         match block.terminator:
@@ -222,32 +217,28 @@ class _Carrying:
                 targets = (block.following,)
         for target in targets:
             assert target is not None
-            live |= self._live_before(target) if self._goes_to(block, target) else self.live_at(target)
+            live |= before[target] if self._goes_to(block, target) else self.live_at(target)
         return live & ARITHMETIC_FLAGS
 
-    def _live_before(self, address: int) -> int:
-        live = self.live.get(address)
-        if live is None:
-            block = self.blocks[address]
-            self.live[address] = ARITHMETIC_FLAGS  # what a loop that comes back here is told: never too little
-            reads, killed = 0, 0
-            for step in block.body:
-                effects = step.instruction.effects
-                reads |= effects.reads & ~killed
-                killed |= effects.kills & ARITHMETIC_FLAGS
-                if killed == ARITHMETIC_FLAGS:
-                    break
-            else:
-                reads |= self._live_after(block) & ~killed
-            live = self.live[address] = reads & ARITHMETIC_FLAGS
-        return live
+    @cached_property
+    def _live_before(self) -> dict[int, int]:
+        """Block -> flags that are live at its start."""
+        own = {block.address: _flags_of(block) for block in self.blocks.values()}
+        live = dict.fromkeys(self.blocks, 0)
+        while True:
+            known = dict(live)
+            for block in reversed(self.region.blocks):
+                reads, killed = own[block.address]
+                live[block.address] = reads | (self._live_after(block, live) & ~killed)
+            if live == known or not self._has_loop:
+                return live
 
     def _place_of_count(self, block: LiftedBlock) -> int:
         """Before which instruction of a block, by number, no flag is live: there a counter can be incremented. -1 where
         one always is."""
-        if not self._live_before(block.address):
+        if not self._live_before[block.address]:
             return 0
-        live = self._live_after(block)
+        live = self._live_after(block, self._live_before)
         place = -1 if live else len(block.body)
         for number in range(len(block.body) - 1, 0, -1):
             effects = block.body[number].instruction.effects
@@ -369,6 +360,18 @@ class _Carrying:
 
 def _nops(size: int) -> bytes:
     return _NOPS[min(size, 9)] + (_nops(size - 9) if size > 9 else b"")
+
+
+def _flags_of(block: LiftedBlock) -> tuple[int, int]:
+    """Flags that the body of a block reads before it writes them, and those that it surely writes."""
+    reads, killed = 0, 0
+    for step in block.body:
+        effects = step.instruction.effects
+        reads |= effects.reads & ~killed
+        killed |= effects.kills & ARITHMETIC_FLAGS
+        if killed == ARITHMETIC_FLAGS:
+            break
+    return reads & ARITHMETIC_FLAGS, killed
 
 
 def _can_fault(block: LiftedBlock) -> bool:

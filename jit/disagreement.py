@@ -138,6 +138,8 @@ class SecondLook:
         inside_block: Callable[[int], bool],
     ) -> str:
         """Why `difference` is none that a program has a right to, '' if it has."""
+        if self._writes_dead_stack(original, difference):
+            return "a write to memory below the stack pointer, where frames of regions are"
         if self._depends_on_dead_stack(entry, state, original, instrumented, difference):
             return "result depends on memory below the stack pointer"
         if self.reads_patched_code(entry, state, until=difference.original):
@@ -168,6 +170,12 @@ class SecondLook:
                 return False
             address = end
         return False
+
+    def _writes_dead_stack(self, original: Run, difference: Difference) -> bool:
+        """Whether the original writes below its red zone, as only random pointers make it do."""
+        writes = original.records[original.records["kind"] == event_log.WRITE][: difference.original]
+        end = writes["place"] + writes["size"]
+        return bool(np.any((writes["place"] >= STACK) & (end <= writes["stack"] - self._red_zone)))
 
     def _depends_on_dead_stack(
         self, entry: int, state: State, original: Run, instrumented: Run, difference: Difference

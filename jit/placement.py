@@ -311,14 +311,17 @@ class CounterPlacing:
         return frozenset(blocks.keys() - in_place), frozenset(in_place - given_up)
 
     def _seams(self, counted: frozenset[int]) -> tuple[frozenset[int], frozenset[int]]:
-        """The tight loops that have a counter, by where they begin, and the blocks that they are left to."""
+        """The tight loops that have a counter, by where they begin (in hand-made code that may be several places), and
+        the blocks that they are left to."""
         addresses = self._addresses
+        entered = [(before, after) for before, inside in enumerate(self._inside) for after in inside]
         heads: set[int] = set()
         after: set[int] = set()
         for loop in self._loops:
             if any(addresses[number] in counted for number in loop):
                 members = set(loop)
                 heads.add(addresses[min(loop, key=self._frequencies.place.__getitem__)])
+                heads.update(addresses[to] for before, to in entered if to in members and before not in members)
                 after.update(addresses[s] for number in loop for s in self._inside[number] if s not in members)
         return frozenset(heads), frozenset(after - heads)
 

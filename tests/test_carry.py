@@ -166,6 +166,15 @@ def test_a_region_with_calls_keeps_flags_that_are_live_throughout_and_counts_in_
     assert code.endswith("75dd" + "c3")
 
 
+def test_flags_that_only_a_loop_hands_round_are_not_live() -> None:
+    # aesenc xmm2, xmm1; dec eax; jne to the start; call +0x100; ret: dec keeps a carry that nothing reads
+    region = carried("660f38dcd1 ffc8 75f7", "e800010000", "c3", counted=1, through=True)
+    assert code_of(region).startswith(COUNTER + "00000000" + "660f38dcd1" + "ffc8" + "75f0")
+    # adc eax, eax reads it, the first time what the caller left
+    region = carried("11c0 ffc8 75fa", "e800010000", "c3", counted=1, through=True)
+    assert code_of(region).startswith("488d6424809c" + COUNTER)
+
+
 def test_loops_are_aligned_where_they_were_and_padding_is_left_out() -> None:
     # call; 11 bytes of padding; (aligned) dec rdi; jne to itself; ret
     region = carried("e800010000", "660f1f840000000000 6690", "48ffcf 75fb", "c3", counted=1, through=True)

@@ -207,3 +207,22 @@ def test_loops_are_thought_to_run_often_and_dead_ends_seldom(tmp_path: Path) -> 
     dead = [runs[a] for a, block in graph.blocks.items() if block.last_address in graph.noreturn]
     assert dead
     assert max(dead) < runs[graph.function.address]
+
+
+@pytest.mark.needs("gcc")
+def test_a_loop_with_two_ways_in_begins_at_both(tmp_path: Path) -> None:
+    """Hand-made code (OpenSSL's AES in CBC mode) jumps into the middle of a loop for a last short block."""
+    source = """
+    void f(void);
+    asm(".globl f; .type f, @function; f: cmp $16, %rdi; jb short;"
+        "whole: mov %rsi, %rax; inner: dec %rax; jne inner; sub $16, %rdi; jae whole; test %rdi, %rdi; jne short; ret;"
+        "short: xor %edi, %edi; jmp whole; end: .size f, end - f");
+    int main(void) { f(); return 0; }
+    """
+    path = handmade.build(source, tmp_path / "ways", "gcc", "-O1")
+    image = open_image(path)
+    function = next(function for function in image.functions if function.name == "f")
+    graph = build_all(image, [function])[function.address]
+    placing = CounterPlacing(image, graph, frozenset(), frozenset(graph.blocks), None, frozenset())
+    loops = placing.place(()).loops
+    assert {function.address + len(bytes.fromhex("4883ff10 7211")), max(graph.blocks)} <= loops

@@ -123,6 +123,10 @@ uninitialised:                # copies what was on the stack below it
     mov [rdi], rax
     xor eax, eax
     ret
+below:                        # writes far below its stack
+    mov [rsp-256], rdi
+    mov rax, rdi
+    ret
 choosing:                     # noise below its stack hardly ever decides otherwise
     xor eax, eax
     cmp qword ptr [rsp-256], 0x77
@@ -213,7 +217,7 @@ def build(tmp_path: Path) -> Iterator[Build]:
             cache = section.data() if section else b""
             symbols = {s.name: s["st_value"] for s in elf.get_section_by_name(".symtab").iter_symbols()}
         names = "store loop fill framed inner keeper callee pointee pointed direct part switch into astray endless deep"
-        names += " flags uninitialised choosing avx divide outward chosen handler releasing releaser end"
+        names += " flags uninitialised below choosing avx divide outward chosen handler releasing releaser end"
         functions = tuple(
             Function(symbols[a], symbols[b] - symbols[a], a, a, address_taken=a == "pointee")
             for a, b in pairwise(names.split())
@@ -374,6 +378,7 @@ def test_exits_of_traps_are_compared(build: Build) -> None:
     assert "trapped" in only_case(build(code, "divide").verify("divide", samples=200)).what
 
 
+BELOW = "a write to memory below the stack pointer, where frames of regions are"
 LOOP = "mov eax, 20; {}1: {}dec eax; jne 1b; {}ret"
 
 
@@ -466,6 +471,12 @@ def test_results_that_depend_on_dead_stack_are_no_differences(build: Build) -> N
     report = build(code, "uninitialised").verify("uninitialised")
     assert not report.cases
     assert report.functions[0].unchecked["result depends on memory below the stack pointer (runs)"] > 0
+
+
+def test_a_frame_that_the_original_overwrites_makes_no_difference(build: Build) -> None:
+    report = build("mov [rsp-256], rdi; mov rax, rsi; ret", "below").verify("below", strict=True)
+    assert not report.cases
+    assert report.functions[0].unchecked[f"{BELOW} (runs)"] > 30
 
 
 def test_a_choice_that_depends_on_dead_stack_is_no_difference(build: Build) -> None:
