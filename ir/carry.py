@@ -27,10 +27,12 @@ from ir.options import LoweringOptions
 from ir.regions import Region
 from lifter.builder import Symbols
 from lifter.instruction import Flow, Instruction
-from lifter.registers import ARITHMETIC_FLAGS
+from lifter.registers import ARITHMETIC_FLAGS, CF
 
 _INC: Final = b"\x48\xff\x05"
 """inc qword [rip+disp32]"""
+_CHANGED: Final = ARITHMETIC_FLAGS & ~CF
+"""Flags that it changes (Intel SDM, volume 2A, INC)."""
 _LOCK: Final = b"\xf0"
 _KEEP_FLAGS: Final = bytes.fromhex("488d6424809c")
 """lea rsp, [rsp-128]; pushfq: the flags, beyond the red zone"""
@@ -234,15 +236,15 @@ class _Carrying:
                 return live
 
     def _place_of_count(self, block: LiftedBlock) -> int:
-        """Before which instruction of a block, by number, no flag is live: there a counter can be incremented. -1 where
-        one always is."""
-        if not self._live_before[block.address]:
+        """Before which instruction of a block, by number, a counter can be incremented: no flag that this changes is
+        live there. -1 where one always is."""
+        if not self._live_before[block.address] & _CHANGED:
             return 0
-        live = self._live_after(block, self._live_before)
+        live = self._live_after(block, self._live_before) & _CHANGED
         place = -1 if live else len(block.body)
         for number in range(len(block.body) - 1, 0, -1):
             effects = block.body[number].instruction.effects
-            live = live & ~effects.kills | effects.reads & ARITHMETIC_FLAGS
+            live = live & ~effects.kills | effects.reads & _CHANGED
             if not live:
                 place = number
         if place < 0 and not self.in_memory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from ir.actions import Action, Count
 from ir.blocks import LiftedBlock, Terminator
@@ -18,6 +19,11 @@ from lifter.instruction import Instruction
 from lifter.registers import GPRS, RSP, gpr
 
 AnyRegion = LoweredRegion | CarriedRegion
+_TWO_CARRIES: Final = frozenset(("adcx", "adox"))
+_LONG: Final = 32
+"""Instructions of a loop for each of its counters, from which on it is fastest with these in memory."""
+_LONG_ATOMIC: Final = 200
+"""The same for counters that are added to under a lock (some 20 cycles)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +87,33 @@ def _region(
 ) -> AnyRegion:
     """A region of the function with `graph`, or a stub (None)."""
     carried = carry(region, at, live_at, options) if options.carry else None
-    if carried is None and graph is not None and _looks_below_stack(graph):
+    if carried is None and graph is not None and (
+        (options.carry and _is_better_as_it_is(region, at, options.atomic)) or _looks_below_stack(graph)
+    ):
         carried = carry(replace(region, in_memory=True), at, live_at, options)
     return carried or lower(region, at, live_at, options, firm=graph is None)
+
+
+def _is_better_as_it_is(region: Region, at: Mapping[int, tuple[Action, ...]], atomic: bool) -> bool:
+    """Whether counters in memory cost less in the loops of a region than what a compiler makes of its instructions.
+
+    It does where loops are long (hand-made code is scheduled better than LLVM does it again), and for two chains of
+    carries, of which LLVM keeps one in flags.
+    """
+    blocks = region.blocks
+    if any(step.instruction.mnemonic in _TWO_CARRIES for block in blocks for step in block.body):
+        return True
+    least = _LONG_ATOMIC if atomic else _LONG
+    number = {block.address: position for position, block in enumerate(blocks)}
+    sizes = [len(block.body) for block in blocks]
+    counts = [len(at.get(block.address, ())) for block in blocks]
+    for last, block in enumerate(blocks):
+        for target in block.successors:
+            # Blocks are in reverse post-order: a jump back goes round what is between.
+            first = number.get(target, len(blocks))
+            if sum(sizes[first : last + 1]) < least * sum(counts[first : last + 1]):
+                return False
+    return True
 
 
 def _looks_below_stack(graph: FunctionGraph) -> bool:

@@ -16,7 +16,7 @@ from ir.regions import Region
 from lifter.decode import decode_run
 from lifter.graph import Block
 from lifter.instruction import Instruction
-from lifter.registers import ARITHMETIC_FLAGS, GPRS
+from lifter.registers import ARITHMETIC_FLAGS, CF, GPRS
 from tests.codecache_samples import CODE, DATA, execute
 
 COUNTER = "48ff05"
@@ -77,13 +77,20 @@ def test_operands_relative_to_code_are_relocated() -> None:
 
 
 def test_a_counter_waits_until_no_flag_is_live() -> None:
-    # setb al reads the carry of whatever comes before; add overwrites it.
-    assert code_of(carried("0f92c0 4801f7 c3")) == "0f92c0" + COUNTER + "00000000" + "4801f7c3"
+    # seto al reads the overflow of whatever comes before; add overwrites it.
+    assert code_of(carried("0f90c0 4801f7 c3")) == "0f90c0" + COUNTER + "00000000" + "4801f7c3"
+
+
+def test_a_counter_leaves_the_carry_alone() -> None:
+    # setb al; dec edi; adc eax, eax: only CF is live before dec
+    code = "0f92c0 ffcf 11c0 c3"
+    region = carried(code, live=lambda _: GPRS | CF)
+    assert code_of(region) == COUNTER + "00000000" + code.replace(" ", "")
 
 
 def test_flags_live_throughout_are_for_the_compiler() -> None:
-    assert carried("0f92c0 c3", live=lambda _: GPRS | ARITHMETIC_FLAGS) is None
-    assert carried("0f92c0 c3", counted=0, live=lambda _: GPRS | ARITHMETIC_FLAGS) is not None
+    assert carried("0f90c0 c3", live=lambda _: GPRS | ARITHMETIC_FLAGS) is None
+    assert carried("0f90c0 c3", counted=0, live=lambda _: GPRS | ARITHMETIC_FLAGS) is not None
 
 
 def test_flags_of_a_branch_are_live_in_the_block_before_it() -> None:
@@ -157,12 +164,12 @@ def test_calls_come_back_into_the_region() -> None:
 
 
 def test_a_region_with_calls_keeps_flags_that_are_live_throughout_and_counts_in_loops() -> None:
-    # setb al; jb +0 over nothing live; call; dec rdi; jne to the start
+    # seto al; call; dec rdi; jne to the start
     region = carried(
-        "0f92c0", "e800010000", "48ffcf 75f3", "c3", counted=1, live=lambda _: GPRS | ARITHMETIC_FLAGS, through=True
+        "0f90c0", "e800010000", "48ffcf 75f3", "c3", counted=1, live=lambda _: GPRS | ARITHMETIC_FLAGS, through=True
     )
     code = code_of(region)
-    assert code.startswith("488d6424809c" + COUNTER + "00000000" + "9d488da42480000000" + "0f92c0" + "e800000000")
+    assert code.startswith("488d6424809c" + COUNTER + "00000000" + "9d488da42480000000" + "0f90c0" + "e800000000")
     assert code.endswith("75dd" + "c3")
 
 
@@ -170,8 +177,8 @@ def test_flags_that_only_a_loop_hands_round_are_not_live() -> None:
     # aesenc xmm2, xmm1; dec eax; jne to the start; call +0x100; ret: dec keeps a carry that nothing reads
     region = carried("660f38dcd1 ffc8 75f7", "e800010000", "c3", counted=1, through=True)
     assert code_of(region).startswith(COUNTER + "00000000" + "660f38dcd1" + "ffc8" + "75f0")
-    # adc eax, eax reads it, the first time what the caller left
-    region = carried("11c0 ffc8 75fa", "e800010000", "c3", counted=1, through=True)
+    # lea eax, [rax + 1]; jne to the start: by a flag that nothing in the loop writes
+    region = carried("8d4001 75fb", "e800010000", "c3", counted=1, through=True)
     assert code_of(region).startswith("488d6424809c" + COUNTER)
 
 

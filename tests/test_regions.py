@@ -9,13 +9,18 @@ import pytest
 from codecache.module import region_text
 from ir.actions import Count
 from ir.blocks import LiftedBlock, Terminator, lift_block
+from ir.carry import CarriedRegion
 from ir.dominance import dominance_frontiers, immediate_dominators, in_loops, phi_masks
 from ir.lower import lower
 from ir.options import LoweringOptions
 from ir.regions import MOST_INSTRUCTIONS, Region, form_regions
 from ir.source import readable
-from lifter.decode import decode
-from lifter.graph import Block
+from jit.attach import FunctionActions
+from jit.planner import FunctionPlan
+from jit.regions import lower_function
+from lifter.decode import decode, decode_run
+from lifter.graph import Block, FunctionGraph
+from lifter.image.types import Function
 from lifter.instruction import Instruction
 from lifter.registers import ARITHMETIC_FLAGS, GPRS
 
@@ -190,6 +195,31 @@ def test_counters_in_loops_are_added_when_the_region_leaves() -> None:
     back = next(i for i, line in enumerate(lines) if "br i1" in line)
     assert loop < back < store
     assert all(a != b for a, b in pairwise(lines))
+
+
+@pytest.mark.parametrize(
+    ("body", "atomic", "in_memory"),
+    [
+        ("ffc0" * 20, False, False),
+        ("ffc0" * 40, False, True),
+        ("ffc0" * 40, True, False),  # a lock costs as much as all of the loop
+        ("ffc0" * 250, True, True),
+        ("f348 0f38f6c1 6648 0f38f6d3", True, True),  # adox rax, rcx; adcx rdx, rbx
+    ],
+)
+def test_loops_that_are_best_as_they_are(body: str, atomic: bool, in_memory: bool) -> None:
+    code = bytes.fromhex(body)
+    code += b"\x0f\x85" + (-len(code) - 6).to_bytes(4, "little", signed=True)  # jne to the start
+    instructions = tuple(found for _, found in decode_run(code) if isinstance(found, Instruction))
+    looping = Block(0x1000, instructions, (0x1000, 0x1000 + len(code)))
+    entries, none = frozenset((0x1000,)), frozenset[int]()
+    function = Function(0x1000, len(code), "f", "f")
+    graph = FunctionGraph(function, {0x1000: looping}, entries, entries, {}, none, (), {}, none, ())
+    regions = form_regions({0x1000: lift_block(looping)}, {0x1000})
+    plan = FunctionPlan(graph, tuple(regions), (), (), False, (0x1000,), {0x1000: ((0x1000, 1),)}, {})
+    actions = FunctionActions({0x1000: (Count(0),)}, (), {}, (), 0, ())
+    made = lower_function(plan, actions, lambda _: GPRS, LoweringOptions(atomic=atomic))
+    assert [isinstance(region, CarriedRegion) for region in made.regions] == [in_memory]
 
 
 @pytest.mark.parametrize(
