@@ -75,6 +75,7 @@ def _figures(figures: Figures, forms: int) -> dict[str, Any]:
         "calls": figures[Holding.CALL],
         "system_calls": figures[Holding.SYSCALL],
         "indirect_jumps": figures[Holding.INDIRECT_JUMP],
+        "traps": figures[Holding.TRAP],
         "other_native": figures[Holding.NATIVE],
         "native_forms": [_form(form, count) for form, count in figures.most_frequent(native, forms)],
         "other_native_forms": [_form(f, count) for f, count in figures.most_frequent([Holding.NATIVE], forms)],
@@ -94,7 +95,7 @@ _SHARES: Final = (Holding.LIFTED, Holding.CARRIED, Holding.VERBATIM, Holding.NAT
 
 def render(coverages: Sequence[Coverage], forms: int) -> str:
     """A table, then what is native, for people. Shares are of the instructions that regions could hold."""
-    header = ["", "instructions", "lifted", "carried", "verbatim", "native", "calls", "syscalls", "ind. jumps"]
+    header = ["", "instructions", "lifted", "carried", "verbatim", "native", "calls", "syscalls", "ind. jumps", "traps"]
     lines = [header]
     for coverage in coverages:
         lines.append([coverage.module, *_cells(coverage.code)])
@@ -112,7 +113,7 @@ def render(coverages: Sequence[Coverage], forms: int) -> str:
         "",
         "lifted: as LLVM IR; carried: as it is, its effects known exactly (SSE to AVX2, FMA, atomics, strings);",
         "verbatim: as it is, its effects known roughly (x87, AES, SHA, AVX-512, CPUID); native: it runs in place.",
-        "Shares of all but calls, system calls and indirect jumps, which run in place by design.",
+        "Shares of all but calls, system calls, indirect jumps and traps, which run in place by design.",
     ]
     for coverage in coverages:
         native = coverage.code.most_frequent([Holding.NATIVE], forms)

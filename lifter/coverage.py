@@ -35,17 +35,19 @@ class Holding(enum.Enum):
     CARRIED = "carried exactly"
     VERBATIM = "verbatim"
     NATIVE = "native"
-    """It runs in place for another reason than the three below."""
+    """It runs in place for another reason than those below."""
     CALL = "call"
     SYSCALL = "system call"
     INDIRECT_JUMP = "indirect jump"
+    TRAP = "trap"
+    """`ud2`, `hlt`, `int3`: mostly where control never comes; the signal is to name their own address."""
 
 
-BY_DESIGN: Final = (Holding.CALL, Holding.SYSCALL, Holding.INDIRECT_JUMP)
+BY_DESIGN: Final = (Holding.CALL, Holding.SYSCALL, Holding.INDIRECT_JUMP, Holding.TRAP)
 """What runs in place because that is how the engine works."""
 _BY_FLOW: Final = {
     Flow.CALL: Holding.CALL, Flow.CALL_INDIRECT: Holding.CALL, Flow.SYSCALL: Holding.SYSCALL,
-    Flow.JUMP_INDIRECT: Holding.INDIRECT_JUMP, Flow.HALT: Holding.NATIVE, Flow.JUMP: Holding.LIFTED,
+    Flow.JUMP_INDIRECT: Holding.INDIRECT_JUMP, Flow.HALT: Holding.TRAP, Flow.JUMP: Holding.LIFTED,
     Flow.BRANCH: Holding.LIFTED, Flow.RETURN: Holding.LIFTED,
 }  # fmt: skip
 
@@ -77,7 +79,7 @@ class Figures:
 
     @property
     def by_design(self) -> int:
-        """Calls, system calls and indirect jumps."""
+        """Calls, system calls, indirect jumps and traps."""
         return sum(self[holding] for holding in BY_DESIGN)
 
     @property
