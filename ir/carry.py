@@ -70,6 +70,8 @@ class CarriedRegion:
     """Whether it makes calls that come back into it: unwinders have to know it."""
     flags_in: bool = False
     lifted: int = 0
+    keeps_flags: bool = False
+    """Whether a counter saves and restores the flags, which takes ten times as long as counting."""
     provisional: bool = False
     """Whether it is a loop that `ir.lower` makes better code of, carried because that was asked for."""
 
@@ -129,6 +131,7 @@ class _Carrying:
         self.exact = options.exact_faults
         self.loops = options.carry_loops
         self.provisional = False
+        self.keeps_flags = False
         self.goes_through = any(block.terminator is Terminator.THROUGH for block in region.blocks)
         self.in_memory = region.in_memory or self.goes_through
         """Whether counters are in memory in loops too."""
@@ -154,6 +157,7 @@ class _Carrying:
             origins,
             self.region.instructions,
             calls=self.goes_through,
+            keeps_flags=self.keeps_flags,
             provisional=self.provisional,
         )
 
@@ -257,6 +261,7 @@ class _Carrying:
         counts = self.actions.get(block.address, ())
         place = self._place_of_count(block) if counts else -1
         if counts and place < 0:
+            self.keeps_flags = True
             self.pieces.append(_KEEP_FLAGS)
             self._emit_counts(counts)
             self.pieces.append(_FLAGS_BACK)

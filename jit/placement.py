@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from ir.blocks import Terminator, lift_block
@@ -32,6 +33,7 @@ _MADE_CALL: Final = 15.0
 """For a block that is an indirect call: the region has to make it, and the return is mispredicted."""
 _TIGHT: Final = 4.0
 """Rounds of a loop for each time that control comes into it."""
+_VERY_TIGHT: Final = 16.0
 _LONGEST_COPY: Final = 24
 """Instructions that a region goes on with in copies of blocks that are not counted."""
 _WORTH_A_COPY: Final = 0.4
@@ -74,7 +76,7 @@ class Placement:
     loops: frozenset[int] = frozenset()
     """Where tight loops with a counter begin: regions of their own."""
     after_loops: frozenset[int] = frozenset()
-    """Blocks that come after those: other regions begin there."""
+    """Blocks that come after them: other regions begin there."""
 
 
 def everywhere(blocks: Collection[int], uncountable: Collection[int] = ()) -> Placement:
@@ -116,6 +118,7 @@ class CounterPlacing:
         index = self._frequencies.index
         self._inside = [[index[s] for s in dict.fromkeys(block.successors) if s in index] for block in self.lifted]
         """Successors that control gets to without leaving lifted code."""
+        self._entered = self._arriving_edges()
         self._loops = self._tight_loops()
         self._in_loop = {number for loop in self._loops for number in loop}
         self._costs = [self._cost(number) for number in range(len(self._blocks))]
@@ -154,32 +157,46 @@ class CounterPlacing:
             return Placement(counted, *self._whole(counted, barred), counts, *self._seams(counted))
         return Placement(counted, *self._lifted_for(counted, barred), counts)
 
-    def _tight_loops(self) -> list[list[int]]:
-        """Loops that control mostly goes round in without leaving lifted code: there a counter can be a register."""
-        frequencies, inside = self._frequencies, self._inside
+    def _arriving_edges(self) -> dict[int, list[tuple[int, float]]]:
+        """Block -> (block before it, how often control comes from there); into a loop as often as that is reached."""
+        frequencies = self._frequencies
         entered: dict[int, list[tuple[int, float]]] = {}
         for (before, after), along in frequencies.edges.items():
             deeper = frequencies.depth[after] - frequencies.depth[before]
             entered.setdefault(after, []).append((before, along / REPEATS**deeper))
+        return entered
+
+    def _tight_loops(self) -> list[list[int]]:
+        """Loops that control mostly goes round in without leaving lifted code: there a counter can be a register."""
         tight = []
-        work = components(inside)
+        work = components(self._inside)
         while work:
             loop = work.pop()
-            number = {node: position for position, node in enumerate(loop)}
-            arriving = sum(
-                along
-                for node in loop
-                for before, along in entered.get(node, ())
-                if before not in number or node not in inside[before]
-            )
-            turns = max(frequencies.blocks[node] for node in loop)
-            if turns >= _TIGHT * arriving:
+            if self._turns(loop) >= _TIGHT:
                 tight.append(loop)
             elif len(loop) > 1:
-                header = min(loop, key=frequencies.place.__getitem__)
-                rest = [[number[s] for s in inside[node] if s in number and s != header] for node in loop]
-                work += [[loop[position] for position in inner] for inner in components(rest)]
+                work += self._loops_in(loop)
         return tight
+
+    def _turns(self, loop: Sequence[int]) -> float:
+        """How often a loop goes round each time that it is entered."""
+        frequencies = self._frequencies
+        members = set(loop)
+        arriving = sum(
+            along
+            for node in loop
+            for before, along in self._entered.get(node, ())
+            if before not in members or node not in self._inside[before]
+        )
+        turns = max(frequencies.blocks[node] for node in loop)
+        return turns / arriving if arriving else inf
+
+    def _loops_in(self, loop: Sequence[int]) -> list[list[int]]:
+        """The loops inside a loop: what is left of it without its header."""
+        header = min(loop, key=self._frequencies.place.__getitem__)
+        number = {node: position for position, node in enumerate(loop)}
+        rest = [[number[s] for s in self._inside[node] if s in number and s != header] for node in loop]
+        return [[loop[position] for position in inner] for inner in components(rest)]
 
     def _named(self, sums: Mapping[int, Sequence[tuple[int, int]]]) -> dict[int, Terms] | None:
         """Sums by address; None if how often the function calls itself hangs on how often it is entered."""
@@ -311,19 +328,27 @@ class CounterPlacing:
         return frozenset(blocks.keys() - in_place), frozenset(in_place - given_up)
 
     def _seams(self, counted: frozenset[int]) -> tuple[frozenset[int], frozenset[int]]:
-        """The tight loops that have a counter, by where they begin (in hand-made code that may be several places), and
-        the blocks that they are left to."""
+        """The tight loops that have a counter, by where they begin, and the blocks that they are left to.
+
+        No region has all of a loop with several ways in (hand-made code has such): here also the very tight ones in
+        it begin.
+        """
         addresses = self._addresses
-        entered = [(before, after) for before, inside in enumerate(self._inside) for after in inside]
+        edges = [(before, after) for before, inside in enumerate(self._inside) for after in inside]
         heads: set[int] = set()
-        after: set[int] = set()
-        for loop in self._loops:
+        left_to: set[int] = set()
+        work = [*self._loops]
+        while work:
+            loop = work.pop()
             if any(addresses[number] in counted for number in loop):
                 members = set(loop)
                 heads.add(addresses[min(loop, key=self._frequencies.place.__getitem__)])
-                heads.update(addresses[to] for before, to in entered if to in members and before not in members)
-                after.update(addresses[s] for number in loop for s in self._inside[number] if s not in members)
-        return frozenset(heads), frozenset(after - heads)
+                out = {after for before, after in edges if before in members and after not in members}
+                ways_in = {after for before, after in edges if before not in members and after in members}
+                left_to.update(addresses[number] for number in out)
+                if len(ways_in) > 1:
+                    work += [inner for inner in self._loops_in(loop) if self._turns(inner) >= _VERY_TIGHT]
+        return frozenset(heads), frozenset(left_to - heads)
 
     def _stays(self, number: int, lifted: Collection[int], room: int) -> float:
         """How often, of all times, a copy of a block spares the jump back to the original.

@@ -87,33 +87,38 @@ def _region(
 ) -> AnyRegion:
     """A region of the function with `graph`, or a stub (None)."""
     carried = carry(region, at, live_at, options) if options.carry else None
-    if carried is None and graph is not None and (
-        (options.carry and _is_better_as_it_is(region, at, options.atomic)) or _looks_below_stack(graph)
-    ):
-        carried = carry(replace(region, in_memory=True), at, live_at, options)
+    if carried is None and graph is not None:
+        needed = _looks_below_stack(graph) or (options.carry and _has_two_carries(region))
+        if needed or (options.carry and _has_long_loops(region, at, options.atomic)):
+            carried = carry(replace(region, in_memory=True), at, live_at, options)
+            if carried is not None and carried.keeps_flags and not needed:
+                carried = None
     return carried or lower(region, at, live_at, options, firm=graph is None)
 
 
-def _is_better_as_it_is(region: Region, at: Mapping[int, tuple[Action, ...]], atomic: bool) -> bool:
-    """Whether counters in memory cost less in the loops of a region than what a compiler makes of its instructions.
+def _has_two_carries(region: Region) -> bool:
+    """Whether a region has two chains of carries, of which LLVM keeps one in flags."""
+    return any(step.instruction.mnemonic in _TWO_CARRIES for block in region.blocks for step in block.body)
 
-    It does where loops are long (hand-made code is scheduled better than LLVM does it again), and for two chains of
-    carries, of which LLVM keeps one in flags.
-    """
+
+def _has_long_loops(region: Region, at: Mapping[int, tuple[Action, ...]], atomic: bool) -> bool:
+    """Whether the loops with counters are so long that these cost less in memory than what a compiler makes of the
+    instructions: hand-made code is scheduled better than LLVM does it again."""
     blocks = region.blocks
-    if any(step.instruction.mnemonic in _TWO_CARRIES for block in blocks for step in block.body):
-        return True
     least = _LONG_ATOMIC if atomic else _LONG
     number = {block.address: position for position, block in enumerate(blocks)}
     sizes = [len(block.body) for block in blocks]
     counts = [len(at.get(block.address, ())) for block in blocks]
+    counted = False
     for last, block in enumerate(blocks):
         for target in block.successors:
             # Blocks are in reverse post-order: a jump back goes round what is between.
             first = number.get(target, len(blocks))
-            if sum(sizes[first : last + 1]) < least * sum(counts[first : last + 1]):
+            counters = sum(counts[first : last + 1])
+            counted |= counters > 0
+            if sum(sizes[first : last + 1]) < least * counters:
                 return False
-    return True
+    return counted
 
 
 def _looks_below_stack(graph: FunctionGraph) -> bool:

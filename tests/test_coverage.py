@@ -45,7 +45,7 @@ def one(code: bytes) -> Instruction:
         ("vgatherdps xmm0, dword ptr [rdi + xmm1], xmm2", Holding.VERBATIM, "vgatherdps xmm, vm, xmm"),
         ("cpuid", Holding.VERBATIM, "cpuid"),
         ("ud2", Holding.TRAP, "ud2"),
-        ("xbegin 0x10", Holding.NATIVE, "xbegin"),
+        ("xend", Holding.NATIVE, "xend"),
         ("call rax", Holding.CALL, "call r64"),
         ("syscall", Holding.SYSCALL, "syscall"),
         ("jmp qword ptr [rax]", Holding.INDIRECT_JUMP, "jmp m64"),

@@ -210,7 +210,7 @@ def test_loops_are_thought_to_run_often_and_dead_ends_seldom(tmp_path: Path) -> 
 
 
 @pytest.mark.needs("gcc")
-def test_a_loop_with_two_ways_in_begins_at_both(tmp_path: Path) -> None:
+def test_in_a_loop_with_two_ways_in_is_one_with_one(tmp_path: Path) -> None:
     """Hand-made code (OpenSSL's AES in CBC mode) jumps into the middle of a loop for a last short block."""
     source = """
     void f(void);
@@ -224,5 +224,5 @@ def test_a_loop_with_two_ways_in_begins_at_both(tmp_path: Path) -> None:
     function = next(function for function in image.functions if function.name == "f")
     graph = build_all(image, [function])[function.address]
     placing = CounterPlacing(image, graph, frozenset(), frozenset(graph.blocks), None, frozenset())
-    loops = placing.place(()).loops
-    assert {function.address + len(bytes.fromhex("4883ff10 7211")), max(graph.blocks)} <= loops
+    heads = placing.place(()).loops
+    assert {function.address + len(bytes.fromhex("4883ff10 7211")), max(graph.blocks)} <= heads

@@ -204,7 +204,7 @@ def test_counters_in_loops_are_added_when_the_region_leaves() -> None:
         ("ffc0" * 40, False, True),
         ("ffc0" * 40, True, False),  # a lock costs as much as all of the loop
         ("ffc0" * 250, True, True),
-        ("f348 0f38f6c1 6648 0f38f6d3", True, True),  # adox rax, rcx; adcx rdx, rbx
+        ("f3480f38f6c1 66480f38f6d3 ffc9", True, True),  # adox rax, rcx; adcx rdx, rbx; dec ecx
     ],
 )
 def test_loops_that_are_best_as_they_are(body: str, atomic: bool, in_memory: bool) -> None:

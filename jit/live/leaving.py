@@ -32,8 +32,12 @@ _RETURNERS: Final = (bytes.fromhex("48c7c00f0000000f05"), bytes.fromhex("b80f000
 _FRAME_RIP, _FRAME_RSP = 176, 168
 """Offsets in struct rt_sigframe, of registers in its ucontext."""
 _STACK_MOST: Final = 1 << 20
-_SHORTEST, _LONGEST = 20e-6, 4e-3
-"""Seconds that a thread is let run: long enough at last to be given a processor."""
+_PAUSES: Final = (*(20e-6,) * 11, 200e-6, 2e-3)
+"""Seconds that threads are let run, in turn: mostly short, for a thread that is nearly always at one place inside
+(behind a `pause` that a virtual machine intercepts) needs many tries; sometimes long enough to be given a processor. A
+prime number of them: each thread comes to each."""
+_TOGETHER: Final = os.cpu_count() or 1
+"""How many are let run at a time: each is to get a processor at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +59,18 @@ def leave(target: Target, ranges: Sequence[tuple[int, int]], seconds: float) -> 
     """
     tracer = target.tracer
     deadline = time.monotonic() + seconds
-    pause = _SHORTEST
+    turn = 0
     while True:
         threads = tracer.threads_of(target.memory)  # those that run may make others
         found = {thread: problem for thread in threads if (problem := _inside(thread, ranges))}
         movable = [thread for thread, problem in found.items() if not problem.reason]
         if not movable or time.monotonic() > deadline:
             break
-        tracer.run_for(movable, pause)
-        pause = min(2 * pause, _LONGEST)
+        while movable and time.monotonic() < deadline:
+            some, movable = movable[:_TOGETHER], movable[_TOGETHER:]
+            tracer.run_for(some, _PAUSES[turn % len(_PAUSES)])
+            movable += [thread for thread in some if (problem := _inside(thread, ranges)) and not problem.reason]
+            turn += 1
     stragglers = [
         replace(problem, reason=problem.reason or "goes round inside, or was given no time")
         for problem in found.values()
