@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from lifter.image.scan import direct_branches
 from lifter.image.types import Image, Kind
 
 _STARTERS: Final = frozenset(
@@ -12,12 +13,17 @@ _STARTERS: Final = frozenset(
         "pthread_create", "thrd_create", "clone", "__clone", "clone3", "__clone3", "__clone_internal",
         "g_thread_new", "g_thread_try_new", "timer_create", "aio_read", "aio_write", "lio_listio", "mq_notify",
         "uv_thread_create", "uv_queue_work", "__kmpc_fork_call", "__kmpc_fork_teams", "SDL_CreateThread",
-        "syscall",
     )
 )  # fmt: skip
 """Functions that start a thread which goes on in the program's code. A process made by fork does not count, although
 it shares the counters: shells and interpreters fork, seldom go on in both, and would pay several times their time."""
 _PREFIXES: Final = ("GOMP_parallel", "GOMP_task", "_ZNSt6thread", "_ZN3tbb", "g_thread_pool_")
+_ANY: Final = "syscall"
+"""The function that makes any system call (a C++ library linked into the program waits with it for other threads)."""
+_BEFORE_CALL: Final = 48
+"""Bytes before a call of it in which its number is looked for."""
+_NUMBER: Final = re.compile(rb"(?:\xbf|\x48\xc7\xc7)(....)", re.DOTALL)
+"""mov edi, number"""
 _SYSCALLS: Final = re.compile(rb"(?:\xb8|\xc7\xc0)(?:\x38|\xb3\x01)\x00{2,3}.{0,64}?\x0f\x05", re.DOTALL)
 """clone or clone3 called in place: its number into EAX, and a syscall soon after."""
 
@@ -26,13 +32,14 @@ def can_start_threads(image: Image) -> bool:
     """Whether counters must be updated atomically to be exact. True when in doubt.
 
     A library is always in doubt, since its callers may have threads, and so is a static file without symbols.
-    A dynamic program is judged by what it imports: threads that a library starts on its own, without one of
-    the usual thread or parallel-loop functions being imported by the program, are not seen.
+    A dynamic program is judged by what it imports, and by the numbers that it passes to `syscall`: threads that a
+    library starts on its own, without one of the usual thread or parallel-loop functions being imported by the
+    program, are not seen.
     """
     if image.kind is Kind.LIBRARY or image.is_go:
         return True
     if not image.is_static:
-        return any(_starts(name) for name in image.imports)
+        return any(_starts(name) for name in image.imports) or (_ANY in image.imports and not _only_others(image))
     names = [
         name
         for function in image.functions
@@ -46,3 +53,19 @@ def can_start_threads(image: Image) -> bool:
 
 def _starts(name: str) -> bool:
     return name in _STARTERS or name.startswith(_PREFIXES)
+
+
+def _only_others(image: Image) -> bool:
+    """Whether each call of `syscall` has a number before it, and none is that of clone or clone3."""
+    stubs = [address for address, name in image.plt.items() if name == _ANY]
+    if not stubs or sum(name == _ANY for name in image.got.values()) > 1:
+        return False
+    branches = direct_branches(image.segments)
+    for stub in stubs:
+        for site in branches.sites(stub, stub + 1).site.tolist():
+            segment = next(segment for segment in image.segments if segment.address <= site < segment.end)
+            at = site - segment.address
+            numbers = _NUMBER.findall(segment.data[max(0, at - _BEFORE_CALL) : at])
+            if not numbers or any(int.from_bytes(number, "little") in (56, 435) for number in numbers):
+                return False
+    return True
