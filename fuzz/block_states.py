@@ -121,3 +121,9 @@ def counter_columns() -> slice:
     """Where the counters stand in a row of memory."""
     places, _ = memory_places(REGIONS)
     return slice(places[COUNTERS.address], places[COUNTERS.address] + 16)
+
+
+def stack_columns(end: int) -> slice:
+    """Where the stack below address `end` stands in a row of memory."""
+    places, _ = memory_places(REGIONS)
+    return slice(places[STACK.address], places[STACK.address] + end - STACK.address)

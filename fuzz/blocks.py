@@ -32,11 +32,11 @@ from fuzz.block_code import (
     recorded,
     whole,
 )
-from fuzz.block_states import ROOM_BELOW, block_states, counter_columns
+from fuzz.block_states import ROOM_BELOW, block_states, counter_columns, stack_columns
 from fuzz.campaign import Failure, Job, Result, Settings, jobs
 from fuzz.compiling import compile_safely
 from fuzz.coverage import EMULATED, NATIVE, form_of, width_of
-from fuzz.differences import Describer, Found, Watch, ended, first_difference, other_order
+from fuzz.differences import Describer, Found, Watch, ended, first_difference, other_order, select_watch
 from fuzz.emulated import EmulatedOracle
 from fuzz.encodings import Encoding, all_encodings, find
 from fuzz.generators import usable
@@ -267,6 +267,8 @@ class BlockOracles:
         there = ended(original) & (original.signal != signal.SIGPROF)
         found = first_difference(before, original, lifted, watch, describe)
         found = found or _wrong_count(block, lifted, there & ended(lifted), describe)
+        if found is not None and self._reads_dead_stack(block, before, watch, found.row):
+            return "reads memory below its red zone, where frames of regions are"
         count = len(before.gregs)
         unsure = unsure_after(block.instructions)
         if found is not None or unsure is None:
@@ -285,6 +287,18 @@ class BlockOracles:
         if found is not None:
             found = Found(found.row, f"unicorn: {found.what}")
         return _Verdict(count, len(few.gregs), int(there.sum()), found, EMULATED)
+
+
+    def _reads_dead_stack(self, block: PreparedBlock, before: Batch, watch: Watch, row: int) -> bool:
+        """Whether the original itself does something else where the stack below its red zone holds something else."""
+        state = Batch(before.gregs[row : row + 1], before.xsave[row : row + 1], before.memory[row : row + 1])
+        both = _twice(state)
+        both.rip[:] = BLOCK_AT
+        dead = stack_columns(int(watch.border[row]))
+        both.memory[1, dead] = np.random.default_rng(row).integers(0, 256, dead.stop - dead.start, np.uint8)
+        first, second = halves(self._native.run_batch(block.content, both))
+        chosen = select_watch(watch, np.arange(len(watch.border)) == row)
+        return first_difference(state, first, second, chosen, Describer(block.instructions, state)) is not None
 
 
 def _twice(batch: Batch) -> Batch:
