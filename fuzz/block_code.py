@@ -9,6 +9,7 @@ from typing import Final
 
 from codecache import CompiledRegion, CompileFailure, LinkFailure
 from codecache import place as place_region
+from fuzz.generators import STORES_X87_ADDRESS
 from fuzz.lifted import CompileAll, decode_all
 from fuzz.native import CODE_ADDRESS, PAGE
 from fuzz.state import Region as Memory
@@ -112,6 +113,8 @@ def moved(block: Block, source: random.Random) -> tuple[bytes, dict[int, int]] |
     for instruction in block.instructions:
         if instruction.mnemonic in ("xbegin", "int3", "int1"):
             return "has an instruction of debuggers or transactions"
+        if instruction.mnemonic in STORES_X87_ADDRESS:
+            return "stores the address of the last x87 instruction"
         part = bytearray(instruction.code)
         following = len(code) + len(part)
         if instruction.flow in _BRANCHES and instruction.target is not None:
