@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from lifter.decode import decode_run
 from lifter.image.scan import direct_branches
 from lifter.image.types import Image, Kind
+from lifter.instruction import Flow, Instruction
+from lifter.registers import RDI, gpr
 
 _STARTERS: Final = frozenset(
     (
@@ -22,8 +25,10 @@ _ANY: Final = "syscall"
 """The function that makes any system call (a C++ library linked into the program waits with it for other threads)."""
 _BEFORE_CALL: Final = 48
 """Bytes before a call of it in which its number is looked for."""
-_NUMBER: Final = re.compile(rb"(?:\xbf|\x48\xc7\xc7)(....)", re.DOTALL)
+_NUMBER: Final = re.compile(rb"(?=\xbf(....))", re.DOTALL)
 """mov edi, number"""
+_CLONES: Final = (56, 435)
+"""The numbers of clone and clone3."""
 _SYSCALLS: Final = re.compile(rb"(?:\xb8|\xc7\xc0)(?:\x38|\xb3\x01)\x00{2,3}.{0,64}?\x0f\x05", re.DOTALL)
 """clone or clone3 called in place: its number into EAX, and a syscall soon after."""
 
@@ -46,7 +51,7 @@ def can_start_threads(image: Image) -> bool:
         if function.source in ("symbol", "dynamic-symbol")
         for name in (function.name, *function.aliases)
     ]
-    if not names or any(_starts(name) for name in names):
+    if not names or any(_starts(name) or name == _ANY for name in names):
         return True
     return any(_SYSCALLS.search(segment.data) for segment in image.segments if segment.executable)
 
@@ -65,7 +70,24 @@ def _only_others(image: Image) -> bool:
         for site in branches.sites(stub, stub + 1).site.tolist():
             segment = next(segment for segment in image.segments if segment.address <= site < segment.end)
             at = site - segment.address
-            numbers = _NUMBER.findall(segment.data[max(0, at - _BEFORE_CALL) : at])
-            if not numbers or any(int.from_bytes(number, "little") in (56, 435) for number in numbers):
+            numbers = _numbers(segment.data[max(0, at - _BEFORE_CALL) : at])
+            if not numbers or not numbers.isdisjoint(_CLONES):
                 return False
     return True
+
+
+def _numbers(code: bytes) -> set[int]:
+    """What EDI may be set to in `code`, as control runs straight on to its end."""
+    return {
+        int.from_bytes(found[1], "little")
+        for found in _NUMBER.finditer(code)
+        if _keeps_rdi(code[found.start() + 5 :])
+    }
+
+
+def _keeps_rdi(code: bytes) -> bool:
+    """Whether `code` is whole instructions that control passes one by one, and none writes RDI."""
+    return all(
+        isinstance(found, Instruction) and found.flow is Flow.NEXT and not found.effects.writes & gpr(RDI)
+        for _, found in decode_run(code)
+    )
