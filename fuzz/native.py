@@ -349,10 +349,14 @@ class NativeOracle:
         text = _ASSEMBLY.format(header=self._base, go=_GO, done=_DONE, segment=self._segment_base)
         machine_code, labels = _assemble(text)
         self._shared[: _HEADER.size] = bytes(_HEADER.size)
+        # One core for all oracles of a process: CPUID and RDPID tell cores apart.
+        cores = sorted(os.sched_getaffinity(0))
+        core = cores[os.getpid() % len(cores)]
         # The byte that the child writes to say that it is done is the low byte of 'started'.
         self._child = os.fork()
         if self._child == 0:
             try:
+                os.sched_setaffinity(0, {core})
                 _become_oracle(machine_code, labels, self._fd, self._mappings(), (go_read, done_write))
             finally:
                 os._exit(3)

@@ -37,7 +37,6 @@ _REASONS: Final[dict[str, str]] = {
     **dict.fromkeys((
         "rdtsc", "rdtscp", "rdrand", "rdseed", "rdpid", "rdpmc",
     ), "an instruction that gives another result each time"),
-    "cpuid": "cpuid (some of its results are the core's)",
     **dict.fromkeys((
         "fxsave", "fxsave64", "fnstenv", "fstenv", "fnsave", "fsave", "xsave", "xsave64", "xsavec", "xsavec64",
         "xsaveopt", "xsaveopt64", "xsaves", "xsaves64",

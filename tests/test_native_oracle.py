@@ -99,8 +99,14 @@ def test_a_system_call_kills_only_its_own_run(oracle):
 
 
 def test_no_system_call_reaches_a_file_of_ours(oracle):
-    code = "b801000000 bf01000000 8d73 00 ba01000000 0f05".replace(" ", "")  # write(1, rbx, 1)
+    code = "b801000000 bf01000000 89de ba01000000 0f05".replace(" ", "")  # write(1, rbx, 1)
     assert run(oracle, code, state(rbx=READ_ONLY.address)).state.gprs[RAX] == 2**64 - errno.EBADF
+
+
+def test_all_oracles_of_a_process_run_on_one_core(oracle):
+    with NativeOracle((DATA, STACK), capacity=4) as other:
+        found = {run(each, "b8010000000fa2", state()).state.gprs[RBX] for each in [oracle, other] * 20}
+    assert len(found) == 1  # CPUID, leaf 1: EBX has the core's number
 
 
 def test_code_can_leave_through_a_jump(oracle):
