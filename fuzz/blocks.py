@@ -42,7 +42,7 @@ from fuzz.encodings import Encoding, all_encodings, find
 from fuzz.generators import usable
 from fuzz.lifted import RED_ZONE, halves, undefined_after
 from fuzz.native import NativeOracle
-from fuzz.oracles import unsure_after
+from fuzz.oracles import select, unsure_after
 from fuzz.processor import features
 from fuzz.rows import runnable
 from fuzz.shrink import shrink_code
@@ -234,6 +234,8 @@ class _Verdict:
     emulated: int
     ended: int
     """Of the native ones, how many ran to the end of the block."""
+    astray: int
+    """How many were left out because they read memory below the red zone, where frames of regions are."""
     found: Found | None
     oracle: str = ""
 
@@ -264,20 +266,25 @@ class BlockOracles:
             return "is no code of this processor"
         watch = _watch(block, before, original, undefined)
         describe = Describer(block.instructions, before)
-        there = ended(original) & (original.signal != signal.SIGPROF)
-        found = first_difference(before, original, lifted, watch, describe)
-        found = found or _wrong_count(block, lifted, there & ended(lifted), describe)
-        if found is not None and self._reads_dead_stack(block, before, watch, found.row):
-            return "reads memory below its red zone, where frames of regions are"
-        count = len(before.gregs)
+        astray = np.zeros(len(before.gregs), bool)
+        while True:
+            there = ended(original) & (original.signal != signal.SIGPROF)
+            found = first_difference(before, original, lifted, watch, describe)
+            found = found or _wrong_count(block, lifted, there & ended(lifted), describe)
+            if found is None or not self._reads_dead_stack(block, before, watch, found.row):
+                break
+            astray[found.row] = True
+            original.signal[astray] = signal.SIGPROF
+        count, reached, left_out = len(before.gregs), int(there.sum()), int(astray.sum())
         unsure = unsure_after(block.instructions)
         if found is not None or unsure is None:
-            return _Verdict(count, 0, int(there.sum()), found, NATIVE)
+            return _Verdict(count, 0, reached, left_out, found, NATIVE)
         few = Batch(before.gregs[:_EMULATED], before.xsave[:_EMULATED], before.memory[:_EMULATED])
         answer = self._emulated.run_batch(block.content, _twice(few), generous_from=len(few.gregs))
         original, lifted = halves(answer.results)
         if (original.signal == signal.SIGILL).any():
-            return _Verdict(count, 0, int(there.sum()), None)
+            return _Verdict(count, 0, reached, left_out, None)
+        original.signal[astray[:_EMULATED]] = signal.SIGPROF
         watch = _watch(block, few, original, undefined | unsure)
         found = first_difference(few, original, lifted, watch, describe)
         if found is None:
@@ -286,19 +293,19 @@ class BlockOracles:
             found = other_order(answer.writes[:half], answer.writes[half:], timely, watch, describe)
         if found is not None:
             found = Found(found.row, f"unicorn: {found.what}")
-        return _Verdict(count, len(few.gregs), int(there.sum()), found, EMULATED)
-
+        return _Verdict(count, len(few.gregs), reached, left_out, found, EMULATED)
 
     def _reads_dead_stack(self, block: PreparedBlock, before: Batch, watch: Watch, row: int) -> bool:
         """Whether the original itself does something else where the stack below its red zone holds something else."""
-        state = Batch(before.gregs[row : row + 1], before.xsave[row : row + 1], before.memory[row : row + 1])
+        only = np.arange(len(before.gregs)) == row
+        state = select(before, only)
         both = _twice(state)
         both.rip[:] = BLOCK_AT
         dead = stack_columns(int(watch.border[row]))
         both.memory[1, dead] = np.random.default_rng(row).integers(0, 256, dead.stop - dead.start, np.uint8)
         first, second = halves(self._native.run_batch(block.content, both))
-        chosen = select_watch(watch, np.arange(len(watch.border)) == row)
-        return first_difference(state, first, second, chosen, Describer(block.instructions, state)) is not None
+        describe = Describer(block.instructions, state)
+        return first_difference(state, first, second, select_watch(watch, only), describe) is not None
 
 
 def _twice(batch: Batch) -> Batch:
@@ -398,7 +405,8 @@ def _check(case: BlockCase, mode: str, block: PreparedBlock | str, result: Resul
         return
     result.units += 1
     result.notes["runs that reached the end of their block"] += verdict.ended
-    result.notes["runs that faulted in it, as the original did"] += verdict.native - verdict.ended
+    result.notes["runs that faulted in it, as the original did"] += verdict.native - verdict.ended - verdict.astray
+    result.notes["runs that read memory below the red zone, where frames of regions are"] += verdict.astray
     form = f"block ending in {block.lifted.terminator.value}" + (", a loop" if block.is_loop else "")
     result.cover(form, mode, NATIVE, verdict.native, verdict.found is not None and verdict.oracle == NATIVE)
     states = result.states

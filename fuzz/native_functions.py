@@ -115,10 +115,11 @@ class NativeFunctions:
         for start, end in self._beside:
             beside = (original.fault_address >= start) & (original.fault_address < end)
             original.signal[beside] = signal.SIGPROF
-        difference = first_difference(before, original, lifted, watch, Describer((), before))
-        if difference is not None and self._reads_dead_stack(address, states, difference.row):
-            return None, ends
-        return difference, ends
+        while True:
+            difference = first_difference(before, original, lifted, watch, Describer((), before))
+            if difference is None or not self._reads_dead_stack(address, states, difference.row):
+                return difference, ends
+            original.signal[difference.row] = signal.SIGPROF
 
     def _reads_dead_stack(self, address: int, states: Sequence[State], row: int) -> bool:
         """Whether the original itself does something else where the stack below it holds something else."""

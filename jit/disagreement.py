@@ -138,8 +138,8 @@ class SecondLook:
         inside_block: Callable[[int], bool],
     ) -> str:
         """Why `difference` is none that a program has a right to, '' if it has."""
-        if self._writes_dead_stack(original, difference):
-            return "a write to memory below the stack pointer, where frames of regions are"
+        if self._writes_frames(original, instrumented, difference):
+            return "a write to where frames of regions are"
         if self._depends_on_dead_stack(entry, state, original, instrumented, difference):
             return "result depends on memory below the stack pointer"
         if self.reads_patched_code(entry, state, until=difference.original):
@@ -171,11 +171,17 @@ class SecondLook:
             address = end
         return False
 
-    def _writes_dead_stack(self, original: Run, difference: Difference) -> bool:
-        """Whether the original writes below its red zone, as only random pointers make it do."""
-        writes = original.records[original.records["kind"] == event_log.WRITE][: difference.original]
+    def _writes_frames(self, original: Run, instrumented: Run, difference: Difference) -> bool:
+        """Whether the original writes below its red zone, as only random pointers make it do, where the instrumented
+        code had frames by then."""
+        writes, others = (
+            run.records[run.records["kind"] == event_log.WRITE][:number]
+            for run, number in ((original, difference.original), (instrumented, difference.instrumented))
+        )
+        on_stack = others["stack"][others["stack"] >= STACK]
         end = writes["place"] + writes["size"]
-        return bool(np.any((writes["place"] >= STACK) & (end <= writes["stack"] - self._red_zone)))
+        below = (writes["place"] >= STACK) & (end <= writes["stack"] - self._red_zone)
+        return len(on_stack) > 0 and bool(np.any(below & (end > on_stack.min())))
 
     def _depends_on_dead_stack(
         self, entry: int, state: State, original: Run, instrumented: Run, difference: Difference
