@@ -229,13 +229,16 @@ class _Carrying:
     @cached_property
     def _live_before(self) -> dict[int, int]:
         """Block -> flags that are live at its start."""
-        own = {block.address: _flags_of(block) for block in self.blocks.values()}
-        live = dict.fromkeys(self.blocks, 0)
+        live: dict[int, int] = {}
+        passing: list[tuple[LiftedBlock, int]] = []
+        for block in reversed(self.region.blocks):
+            live[block.address], killed = _flags_of(block)
+            if killed != ARITHMETIC_FLAGS:
+                passing.append((block, ~killed))
         while True:
             known = dict(live)
-            for block in reversed(self.region.blocks):
-                reads, killed = own[block.address]
-                live[block.address] = reads | (self._live_after(block, live) & ~killed)
+            for block, passed in passing:
+                live[block.address] |= self._live_after(block, live) & passed
             if live == known or not self._has_loop:
                 return live
 

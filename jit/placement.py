@@ -34,6 +34,7 @@ _MADE_CALL: Final = 15.0
 _TIGHT: Final = 4.0
 """Rounds of a loop for each time that control comes into it."""
 _VERY_TIGHT: Final = 16.0
+"""The same of a loop that is a region of its own inside a larger one."""
 _LONGEST_COPY: Final = 24
 """Instructions that a region goes on with in copies of blocks that are not counted."""
 _WORTH_A_COPY: Final = 0.4
@@ -334,7 +335,10 @@ class CounterPlacing:
         it begin.
         """
         addresses = self._addresses
-        edges = [(before, after) for before, inside in enumerate(self._inside) for after in inside]
+        before: dict[int, list[int]] = {}
+        for number, inside in enumerate(self._inside):
+            for after in inside:
+                before.setdefault(after, []).append(number)
         heads: set[int] = set()
         left_to: set[int] = set()
         work = [*self._loops]
@@ -343,10 +347,8 @@ class CounterPlacing:
             if any(addresses[number] in counted for number in loop):
                 members = set(loop)
                 heads.add(addresses[min(loop, key=self._frequencies.place.__getitem__)])
-                out = {after for before, after in edges if before in members and after not in members}
-                ways_in = {after for before, after in edges if before not in members and after in members}
-                left_to.update(addresses[number] for number in out)
-                if len(ways_in) > 1:
+                left_to.update(addresses[s] for number in loop for s in self._inside[number] if s not in members)
+                if sum(not members.issuperset(before.get(number, ())) for number in loop) > 1:
                     work += [inner for inner in self._loops_in(loop) if self._turns(inner) >= _VERY_TIGHT]
         return frozenset(heads), frozenset(left_to - heads)
 
