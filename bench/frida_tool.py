@@ -6,9 +6,11 @@ Run time is that of the program's process, Frida's agent in it included.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -85,6 +87,8 @@ send(instrumented);
 
 
 _ATTEMPTS: Final = 4
+_LIMIT: Final = 300
+"""Seconds that a run may take: under Frida a program may come to wait for itself."""
 
 
 def stalker(main: int) -> str:
@@ -132,6 +136,10 @@ def _attempt(script: str, hold: Path, command: Command, directory: Path, core: i
         if message["type"] == "error":
             problems.append(f"Frida: {message['description']}")
 
+    def stop(program: int) -> None:
+        problems.append(f"Frida: no end within {_LIMIT} s")
+        os.kill(program, signal.SIGKILL)
+
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         running = subprocess.Popen(
             [sys.executable, launcher, str(reported), str(hold), *command.argv],
@@ -146,8 +154,11 @@ def _attempt(script: str, hold: Path, command: Command, directory: Path, core: i
         os.close(held)
         os.close(reported)
         with os.fdopen(report) as lines:
+            program = int(lines.readline())
+            limit = threading.Timer(_LIMIT, stop, [program])
+            limit.start()
             try:
-                session = frida.attach(int(lines.readline()))
+                session = frida.attach(program)
                 loaded = session.create_script(script)
                 loaded.on("message", heard)
                 loaded.load()
@@ -156,6 +167,7 @@ def _attempt(script: str, hold: Path, command: Command, directory: Path, core: i
             finally:
                 os.close(release)  # the program goes on
             status, user = lines.readline().split()
+            limit.cancel()
         running.wait()
         output.seek(0)
         errors.seek(0)
