@@ -348,13 +348,14 @@ def _measured(tool: Tool, directory: Path, *arguments: str | Path) -> tuple[Outc
         return Outcome(running.returncode, out.read(), err.read()), usage.ru_maxrss // 1024
 
 
-def rewritten(target: Target, path: Path, tool: Tool, directory: Path) -> tuple[Path, Row]:
+def rewritten(target: Target, path: Path, tool: Tool, directory: Path, liveness: str) -> tuple[Path, Row]:
     """The rewritten file, named as the original in a directory of its own, and the figures so far."""
     folder = directory / "rewritten"
     folder.mkdir()
     out, report = folder / path.name, directory / "rewrite.json"
     started = time.monotonic()
-    outcome, largest = _measured(tool, directory, "rewrite", path, "-o", out, "--probe", "block:*", "--report", report)
+    asked = ("--probe", "block:*", "--liveness", liveness, "--report", report)
+    outcome, largest = _measured(tool, directory, "rewrite", path, "-o", out, *asked)
     seconds = time.monotonic() - started
     if outcome.status != 0 or complaint(outcome):
         return out, Row(
@@ -368,12 +369,12 @@ def rewritten(target: Target, path: Path, tool: Tool, directory: Path) -> tuple[
     )
 
 
-def check(target: Target, tool: Tool, directory: Path, given: Path, scale: Scale) -> Row:
+def check(target: Target, tool: Tool, directory: Path, given: Path, scale: Scale, liveness: str = "abi") -> Row:
     """Rewrite one target and run its workload both ways."""
     file, program = located(target.file), located(target.program)
     if file is None or program is None:
         return Row(target.name, "missing", f"{target.file if file is None else target.program} is not installed")
-    out, row = rewritten(target, file.resolve(), tool, directory)
+    out, row = rewritten(target, file.resolve(), tool, directory, liveness)
     if row.status:
         return row
     commands = target.commands(scale)
@@ -414,6 +415,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Rewrite real software and let it work.")
     parser.add_argument("--targets", nargs="+", choices=[target.name for target in TARGETS])
     parser.add_argument("--quick", action="store_true", help="little work, for CI")
+    parser.add_argument("--liveness", choices=("abi", "strict"), default="abi")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep everything here")
     parser.add_argument(
@@ -433,7 +435,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 continue
             directory = base / target.name
             directory.mkdir()
-            row = check(target, Tool.found(), directory, given, scale)
+            row = check(target, Tool.found(), directory, given, scale, options.liveness)
             rows.append(row)
             print(line(row), flush=True)
             if options.json:
