@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -138,7 +139,8 @@ def _attempt(script: str, hold: Path, command: Command, directory: Path, core: i
 
     def stop(program: int) -> None:
         problems.append(f"Frida: no end within {_LIMIT} s")
-        os.kill(program, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(program, signal.SIGKILL)
 
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         running = subprocess.Popen(
@@ -166,8 +168,10 @@ def _attempt(script: str, hold: Path, command: Command, directory: Path, core: i
                 problems.append(f"Frida: {error}")
             finally:
                 os.close(release)  # the program goes on
-            status, user = lines.readline().split()
-            limit.cancel()
+            try:
+                status, user = lines.readline().split()
+            finally:
+                limit.cancel()
         running.wait()
         output.seek(0)
         errors.seek(0)
