@@ -16,7 +16,7 @@ from fuzz.state import Region as Memory
 from ir.actions import Action, Count
 from ir.blocks import LiftedBlock, Terminator, lift_block
 from ir.lower import LoweredRegion, lower
-from ir.options import LoweringOptions
+from ir.options import LoweringOptions, Update
 from ir.regions import Region
 from jit.layout import stub
 from lifter.graph import Block
@@ -32,6 +32,12 @@ LIFTED_AT: Final = CODE_ADDRESS + 0x4000
 ELSEWHERE: Final = CODE_ADDRESS + 0x2800
 """Where far jumps and calls go: breakpoints."""
 _LARGEST: Final = 0x1000
+MOST_COUNTED: Final = 2
+"""Counters of a block: so many words, then as many of the main thread's own, then the owner word."""
+OWNER_AT: Final = 16 * MOST_COUNTED
+_WORDS: Final = {"c": 0, "b": MOST_COUNTED, "o": 2 * MOST_COUNTED}
+"""First word of each kind of symbol."""
+_LETTERS: Final[Mapping[Update, str]] = {"plain": "", "atomic": "a", "biased": "b"}
 _BRANCHES: Final = (Flow.JUMP, Flow.BRANCH, Flow.CALL)
 
 
@@ -47,7 +53,7 @@ class BlockCase:
     """Whether the region makes the call that ends the block."""
     counted: tuple[int, ...] = (0,)
     """Offsets of instructions with a counter."""
-    atomic: bool = False
+    update: Update = "plain"
     passes: bool = False
     """Whether it is compiled as regions with probes in Python are."""
     seed: int = 0
@@ -57,7 +63,7 @@ class BlockCase:
     def __str__(self) -> str:
         live = ",".join(f"{address - BLOCK_AT:x}:{mask:x}" for address, mask in self.live)
         counted = ",".join(f"{offset:x}" for offset in self.counted)
-        flags = "".join(letter for letter, on in (("c", self.take_call), ("a", self.atomic), ("p", self.passes)) if on)
+        flags = "c" * self.take_call + _LETTERS[self.update] + "p" * self.passes
         return f"{self.code.hex()}/{live}/{counted}/{flags or '-'}/{self.seed}/{self.states}"
 
     @classmethod
@@ -70,7 +76,7 @@ class BlockCase:
             tuple((int(address, 16) + BLOCK_AT, int(mask, 16)) for address, mask in pairs),
             "c" in flags,
             tuple(int(offset, 16) for offset in counted.split(",") if offset),
-            "a" in flags,
+            next((update for update, letter in _LETTERS.items() if letter and letter in flags), "plain"),
             "p" in flags,
             int(seed),
             int(states),
@@ -193,7 +199,7 @@ def _lower(case: BlockCase, lifted: LiftedBlock) -> LoweredRegion:
         BLOCK_AT + offset: (Count(number),) for number, offset in enumerate(case.counted)
     }
     region = Region(BLOCK_AT, (lifted,), {BLOCK_AT: 0})
-    lowered = lower(region, actions, live.__getitem__, LoweringOptions(atomic=case.atomic))
+    lowered = lower(region, actions, live.__getitem__, LoweringOptions(update=case.update))
     if case.passes:
         return replace(lowered, source=replace(lowered.source, passes=True))
     return lowered
@@ -205,7 +211,8 @@ def _placed(
     if isinstance(compiled, CompileFailure):
         return f"bug: {compiled.reason}"
     symbols = {
-        symbol: COUNTERS.address + 8 * value if symbol[2] in "cw" else value for symbol, value in region.symbols.items()
+        symbol: COUNTERS.address + 8 * _WORDS[symbol[2]] + 8 * value if symbol[2] in _WORDS else value
+        for symbol, value in region.symbols.items()
     }
     linked = place_region(compiled, LIFTED_AT, symbols, stub=stub(compiled.shift, region.flags_in))
     if isinstance(linked, LinkFailure):

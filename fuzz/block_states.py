@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fuzz.block_code import COUNTERS, DATA, ELSEWHERE, REGIONS, STACK
+from fuzz.block_code import COUNTERS, DATA, ELSEWHERE, OWNER_AT, REGIONS, STACK
 from fuzz.state import FLAGS_AT, Batch, memory_places
 from fuzz.values import random_batch, random_bytes, random_words
 from lifter.instruction import Instruction, Mem
@@ -36,6 +36,9 @@ def _pool() -> Batch:
         words = _plausible(_POOL, region.size // 8, generator)
         at = places[region.address]
         memory[:, at : at + region.size] = words.view(np.uint8)
+    # Half of the states are those of a main thread.
+    at = places[COUNTERS.address] + OWNER_AT
+    memory[::2, at : at + 8] = np.frombuffer((1 << 63 | STACK.address).to_bytes(8, "little"), np.uint8)
     return Batch(batch.gregs, batch.xsave, memory)
 
 
@@ -120,7 +123,7 @@ def _place_operands(
 def counter_columns() -> slice:
     """Where the counters stand in a row of memory."""
     places, _ = memory_places(REGIONS)
-    return slice(places[COUNTERS.address], places[COUNTERS.address] + 16)
+    return slice(places[COUNTERS.address], places[COUNTERS.address] + OWNER_AT)
 
 
 def stack_columns(end: int) -> slice:

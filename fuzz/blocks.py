@@ -22,6 +22,7 @@ from fuzz.block_code import (
     BLOCK_AT,
     COUNTERS,
     LIFTED_AT,
+    MOST_COUNTED,
     REGIONS,
     BlockCase,
     PreparedBlock,
@@ -48,6 +49,7 @@ from fuzz.rows import runnable
 from fuzz.shrink import shrink_code
 from fuzz.state import Batch, Results
 from ir.blocks import Terminator
+from ir.options import Update
 from jit.analysis import to_analyse
 from lifter.borders import Borders
 from lifter.cfg import build_all
@@ -61,6 +63,7 @@ from lifter.registers import ARITHMETIC_FLAGS, DF, GPRS, RSP, gpr
 
 UNITS: Final = "blocks"
 DEFAULT_COUNT: Final = 1000
+_UPDATES: Final[tuple[Update, ...]] = ("plain", "atomic", "biased")
 _CHUNK: Final = 250
 """Blocks of a job."""
 _FUNCTIONS: Final = 60
@@ -144,7 +147,7 @@ class Sampler:
         if isinstance(lifted, str):
             return lifted
         case = BlockCase(
-            code, recorded(lifted, live_at), take_call, counters_for(code, source), source.random() < 0.3,
+            code, recorded(lifted, live_at), take_call, counters_for(code, source), source.choice(_UPDATES),
             source.random() < 0.1, source.getrandbits(32), _STATES,
         )  # fmt: skip
         return case, mode
@@ -193,7 +196,7 @@ class Inventor:
         at = _live_inside(instructions, live)
         case = BlockCase(
             code, recorded(lifted, lambda address: at.get(address, live)), False, counters_for(code, source),
-            source.random() < 0.3, source.random() < 0.1, source.getrandbits(32), _STATES,
+            source.choice(_UPDATES), source.random() < 0.1, source.getrandbits(32), _STATES,
         )  # fmt: skip
         return case, mode
 
@@ -341,7 +344,8 @@ def _wrong_count(
 ) -> Found | None:
     """Whether counters say something else than how often the block ran."""
     case = block.case
-    added = lifted.final.memory[:, counter_columns()].copy().view(np.uint64)
+    words = lifted.final.memory[:, counter_columns()].copy().view(np.uint64)
+    added = words[:, :MOST_COUNTED] + words[:, MOST_COUNTED:]
     for number in range(len(case.counted)):
         wrong = there & (added[:, number] != (added[:, 0] if block.is_loop else np.uint64(1)))
         ones = np.ones(len(added), np.uint64)

@@ -46,7 +46,7 @@ _MUCH_CODE: Final = 1 << 20
 _LARGEST: Final = 20_000
 """Bytes of a function: beyond it, instrumenting takes longer than running."""
 _LIVENESS: Final[tuple[LivenessMode, ...]] = ("abi", "strict")
-_UPDATES: Final[tuple[CounterUpdate, ...]] = ("plain", "atomic", "auto")
+_UPDATES: Final[tuple[CounterUpdate, ...]] = ("plain", "biased", "atomic", "auto")
 _POINTS: Final = ((Point.BLOCK,), (Point.BLOCK, Point.ENTRY), (Point.BLOCK, Point.RETURN), (Point.ENTRY, Point.RETURN))
 
 

@@ -21,6 +21,7 @@ from fuzz.assembler import assemble
 from fuzz.differences import Describer, Found, Watch, first_difference, watched_registers
 from fuzz.native import PAGE, NativeOracle, OracleError
 from fuzz.state import FIXED_FLAGS, Batch, Region
+from jit.datafile import owned
 from jit.emulate import overlay_areas, patched_areas
 from jit.emulated_memory import EXECUTE, RETURN, STACK, STUBS, THREAD, WRITE, Area, EmulatedMemory, lay_out
 from jit.random_state import State, random_results, random_state
@@ -68,6 +69,8 @@ class NativeFunctions:
         """Where the one image ends in nothing and the other has what was added to it."""
         areas = [area for area in self.memory.areas if area.address != STUBS]
         base = self.memory.base
+        if overlay.data and seed % 2:  # as by the main thread; otherwise as by another
+            overlay = replace(overlay, data=owned(overlay.data, STACK))
         added = overlay_areas(overlay, base)
         stubs = _stubs(self.memory)
         writable = [area for area in areas if area.access & WRITE]

@@ -37,7 +37,7 @@ _PATIENCE: Final = 4.0
 _MORE_PATIENCE: Final = 30.0
 """Seconds that an instrumented program may run."""
 _LIVENESS: Final[tuple[LivenessMode, ...]] = ("abi", "strict")
-_UPDATES: Final[tuple[CounterUpdate, ...]] = ("plain", "atomic", "auto")
+_UPDATES: Final[tuple[CounterUpdate, ...]] = ("plain", "biased", "atomic", "auto")
 _POINTS: Final = (("block",), ("block", "entry"), ("block", "entry", "return"), ("entry", "return"))
 
 

@@ -10,6 +10,11 @@ program's stack has no place, if it can be.
 
 A fault in such a region is that of the original instruction, with the same registers (but for flags that nothing
 reads): only the program counter is another, and `origins` says which it would have been.
+
+A biased counter is two: one that the main thread adds to, alone and so without a lock, and one for all others. The
+main thread is told by its stack, the highest of all: the *owner* word is the lowest address that is surely of it, with
+the sign bit set, so that RSP minus the word is negative on that stack and positive below. If the word is 0, as it is
+where nobody may go without a lock, the difference is always positive.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import count
 from typing import Final
 
 from ir.actions import NO_GUARD, Action, Count
@@ -34,6 +40,10 @@ _INC: Final = b"\x48\xff\x05"
 _CHANGED: Final = ARITHMETIC_FLAGS & ~CF
 """Flags that it changes (Intel SDM, volume 2A, INC)."""
 _LOCK: Final = b"\xf0"
+_CMP_RSP: Final = b"\x48\x3b\x25"
+"""cmp rsp, [rip+disp32]"""
+_NOT_SIGN: Final = 9
+"""The condition of jns."""
 _KEEP_FLAGS: Final = bytes.fromhex("488d6424809c")
 """lea rsp, [rsp-128]; pushfq: the flags, beyond the red zone"""
 _FLAGS_BACK: Final = bytes.fromhex("9d488da42480000000")
@@ -50,6 +60,8 @@ _JMP32: Final = b"\xe9"
 _CALL32: Final = b"\xe8"
 _CONDITIONS: Final = range(0x70, 0x80)
 """First byte of the short conditional jumps; the long ones are 0F and it + 0x10."""
+_FIRST_LABEL: Final = 1 << 64
+"""Labels are numbers that no block has for an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +72,11 @@ class CarriedRegion:
     source: CompiledRegion
     """Its machine code."""
     symbols: Mapping[str, int]
-    """Symbol -> address in the image ('L_x', 'L_d'), or index among the counters ('L_c')."""
+    """Symbol -> address in the image ('L_x', 'L_d'), or index among the counters ('L_c'; 'L_b': of the main thread's
+    own; 'L_o': 0 for the owner word)."""
     origins: tuple[tuple[int, int], ...]
     """(offset in the code, original address) of each instruction that is the program's: a fault of one is the
-    original's, with the same registers."""
+    original's, with the same registers. Also of what counts behind the code, for the instruction that it leads to."""
     verbatim: int
     """Number of instructions."""
     calls: bool = False
@@ -88,7 +101,7 @@ class _Jump:
     condition: int
     """0 to 15 as the processor numbers them; -1 for an unconditional one."""
     target: int
-    """Address of a block of the region, or of original code."""
+    """Address of a block of the region or of original code, or one of `_Carrying.labels`."""
     inside: bool
     long: bool
 
@@ -121,11 +134,16 @@ class _Carrying:
         self.live_at = live_at
         self.symbols = Symbols()
         self.increment = _LOCK + _INC if options.atomic else _INC
+        self.is_biased = options.update == "biased"
+        self.labels = count(_FIRST_LABEL)
+        self.behind: list[tuple[int, int, str, int]] = []
+        """Increments under a lock that stand behind the code: (label, label to go back to, symbol, original address
+        that they lead to)."""
         self.pieces: list[bytes | _Jump | _Alignment] = []
         self.fields: list[tuple[int, int, str, int]] = []
         """Fields to be relocated: (piece, offset in it, symbol, addend)."""
         self.starts: dict[int, int] = {}
-        """Block -> its first piece."""
+        """Block or label -> its first piece."""
         self.origins: list[tuple[int, int]] = []
         """(piece, original address) of the program's own instructions."""
         self.exact = options.exact_faults
@@ -148,6 +166,7 @@ class _Carrying:
             block = self.blocks[address]
             self._emit_body(block)
             self._emit_end(block, following)
+        self._emit_behind()
         code, relocations, origins = self._assemble()
         compiled = CompiledRegion(code, relocations, b"", (), 0, 0)
         return CarriedRegion(
@@ -242,46 +261,72 @@ class _Carrying:
             if live == known or not self._has_loop:
                 return live
 
-    def _place_of_count(self, block: LiftedBlock) -> int:
-        """Before which instruction of a block, by number, a counter can be incremented: no flag that this changes is
-        live there. -1 where one always is."""
-        if not self._live_before[block.address] & _CHANGED:
+    def _place_of_count(self, block: LiftedBlock, changed: int) -> int:
+        """Before which instruction of a block, by number, none of the flags `changed` is live. -1 where one always
+        is."""
+        if not self._live_before[block.address] & changed:
             return 0
-        live = self._live_after(block, self._live_before) & _CHANGED
+        live = self._live_after(block, self._live_before) & changed
         place = -1 if live else len(block.body)
         for number in range(len(block.body) - 1, 0, -1):
             effects = block.body[number].instruction.effects
-            live = live & ~effects.kills | effects.reads & _CHANGED
+            live = live & ~effects.kills | effects.reads & changed
             if not live:
                 place = number
-        if place < 0 and not self.in_memory:
-            raise _Unsuitable
         return place
 
     # --- emission ---------------------------------------------------------------------------------------
 
     def _emit_body(self, block: LiftedBlock) -> None:
         counts = self.actions.get(block.address, ())
-        place = self._place_of_count(block) if counts else -1
+        is_biased = self.is_biased
+        place = -1
+        if counts:
+            place = self._place_of_count(block, ARITHMETIC_FLAGS if is_biased else _CHANGED)
+            if place < 0 and is_biased:
+                place = self._place_of_count(block, _CHANGED)
+                is_biased = False
         if counts and place < 0:
+            if not self.in_memory:
+                raise _Unsuitable
             self.keeps_flags = True
             self.pieces.append(_KEEP_FLAGS)
             self._emit_counts(counts)
             self.pieces.append(_FLAGS_BACK)
         for number, step in enumerate(block.body):
             if number == place:
-                self._emit_counts(counts)
+                self._emit_counts(counts, step.address if is_biased else None)
             if step.instruction.mnemonic != "nop":
                 self._emit(step.instruction, step.address)
         if place == len(block.body):
-            self._emit_counts(counts)
+            end = block.following if block.terminator is Terminator.FALL else block.last_address
+            self._emit_counts(counts, end if is_biased else None)
 
-    def _emit_counts(self, counts: Sequence[Action]) -> None:
-        for count in counts:
-            assert isinstance(count, Count)
-            symbol = self.symbols.name("c", count.counter)
-            self.fields.append((len(self.pieces), len(self.increment), symbol, -4))
-            self.pieces.append(self.increment + bytes(4))
+    def _emit_counts(self, counts: Sequence[Action], before: int | None = None) -> None:
+        """Increments, of biased counters where no flag is live: the instruction at `before` comes next."""
+        for action in counts:
+            assert isinstance(action, Count)
+            symbol = self.symbols.name("c", action.counter)
+            if before is None:
+                self._emit_counting(self.increment, symbol)
+                continue
+            elsewhere, back = next(self.labels), next(self.labels)
+            self._emit_counting(_CMP_RSP, self.symbols.name("o", 0))
+            self.pieces.append(_Jump(_NOT_SIGN, elsewhere, inside=True, long=False))
+            self._emit_counting(_INC, self.symbols.name("b", action.counter))
+            self.starts[back] = len(self.pieces)
+            self.behind.append((elsewhere, back, symbol, before))
+
+    def _emit_counting(self, opcode: bytes, symbol: str) -> None:
+        self.fields.append((len(self.pieces), len(opcode), symbol, -4))
+        self.pieces.append(opcode + bytes(4))
+
+    def _emit_behind(self) -> None:
+        for elsewhere, back, symbol, before in self.behind:
+            self.starts[elsewhere] = len(self.pieces)
+            self.origins.append((len(self.pieces), before))
+            self._emit_counting(_LOCK + _INC, symbol)
+            self.pieces.append(_Jump(-1, back, inside=True, long=False))
 
     def _emit(self, instruction: Instruction, address: int) -> None:
         code = instruction.code

@@ -35,6 +35,9 @@ _SELDOM_USED: Final = GPRS & ~(gpr(RAX) | gpr(RCX) | gpr(RDX) | gpr(RSI) | gpr(R
 """Registers that LLVM's allocator takes only when it has used up the others."""
 SLOTS_SIZE: Final = 16
 """Bytes of a region's own slots above its frame: flags, stack pointer."""
+_ADD_BIASED: Final = "cmpq $2, %rsp; jns 1f; addq $3, $0; jmp 2f; 1: lock addq $3, $1; 2:"
+"""Adds operand 3 to counter 0, the main thread's own, or to counter 1 under a lock; operand 2 is the owner word (see
+`ir.carry`)."""
 _MOST_FLUSHES: Final = 192
 """Local counters times exits: beyond this the code that adds them up outweighs what they save."""
 
@@ -416,6 +419,13 @@ class _Lowering:
     def _add_to_counter(self, counter: int, amount: str) -> None:
         b = self.b
         place = "@" + self.symbols.name("c", counter)
+        if self.options.update == "biased":
+            places = [f"ptr elementtype(i64) @{self.symbols.name(kind, at)}" for kind, at in (("b", counter), ("o", 0))]
+            b.line(
+                f'call void asm sideeffect "{_ADD_BIASED}", "=*m,=*m,*m,er,~{{flags}},~{{memory}}"'
+                f"({places[0]}, ptr elementtype(i64) {place}, {places[1]}, i64 {amount})"
+            )
+            return
         if self.options.atomic:
             b.line(f"atomicrmw add ptr {place}, i64 {amount} monotonic, align 8")
             return
@@ -552,7 +562,7 @@ class _Lowering:
         if phis or self.converted:
             lines = self._with_late_lines(dict(phis))
         declarations = ["declare ptr @llvm.addressofreturnaddress.p0()", *sorted(self.b.intrinsics)]
-        for kind, type_name in (("d", "{}"), ("c", "i64"), ("w", "i64")):
+        for kind, type_name in (("d", "{}"), ("c", "i64"), ("b", "i64"), ("o", "i64"), ("w", "i64")):
             declarations += [f"@{s} = external hidden global {type_name}" for s in self.symbols.of_kind(kind)]
         declarations += [probe.named(number, self.options.atomic) for probe, number in self.probes.items()]
         head = ["define ghccc void @L_region() #0 {", "entry:", *self.allocas]

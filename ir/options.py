@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Update = Literal["plain", "atomic", "biased"]
+"""How a counter is added to: without a lock, under one, or without one by the main thread alone, which has a counter
+of its own for each (see `ir.carry`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoweringOptions:
     """How regions are made."""
 
-    atomic: bool = False
-    """Whether counters are incremented atomically."""
+    update: Update = "plain"
+    """How counters are incremented."""
     red_zone: int = 128
     """Bytes below its stack pointer that the program may use: 128 in the System V ABI, 0 in Go."""
     nil_checks: bool = False
@@ -22,3 +27,8 @@ class LoweringOptions:
     """Carry all loops: such code is made at once, but counts in memory at each turn."""
     carry: bool = True
     """Whether regions that gain nothing from an optimiser are put together from their own bytes (see `ir.carry`)."""
+
+    @property
+    def atomic(self) -> bool:
+        """Whether an increment has to be atomic, since another thread may make it at the same time."""
+        return self.update != "plain"

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from ir.blocks import Terminator
-from ir.options import LoweringOptions
+from ir.options import LoweringOptions, Update
 from ir.probes import CompiledProbe, load_probe
 from ir.regions import Region
 from jit.arrivals import CallSites
 from jit.attach import Attachments, attach
-from jit.options import Clock, LivenessMode, Options
+from jit.options import Clock, CounterUpdate, LivenessMode, Options
 from jit.placement import Arrivals, CounterPlacing, Terms
 from jit.planner import FunctionPlan, plan_function
 from jit.specs import match
@@ -30,7 +30,7 @@ from lifter.cfg import Share, build_all
 from lifter.errors import Refusal
 from lifter.graph import FunctionGraph
 from lifter.image.scan import branch_targets
-from lifter.image.threads import can_start_threads
+from lifter.image.threads import can_start_threads, may_share_stacks
 from lifter.image.types import Function, Image
 from lifter.liveness import LiveBlocks, analyse
 from lifter.packing import unpack
@@ -45,6 +45,18 @@ _MOST_CALLERS: Final = 1_000
 def effective_liveness(image: Image, mode: LivenessMode) -> LivenessMode:
     """Go has an ABI of its own: there everything is live at every border."""
     return "strict" if image.is_go else mode
+
+
+def effective_update(image: Image, wanted: CounterUpdate, *, startup: bool = True) -> Update:
+    """How counters are added to. With `startup`, code that is run before the image's own tells the main thread.
+
+    A goroutine's stack is nobody's in particular.
+    """
+    if wanted != "auto":
+        return wanted
+    if not can_start_threads(image):
+        return "plain"
+    return "atomic" if image.is_go or not startup or may_share_stacks(image) else "biased"
 
 
 def to_analyse(image: Image, selected: Mapping[int, Function], mode: LivenessMode) -> list[Function]:
@@ -109,9 +121,8 @@ class Request:
         self.probes = load_probes(specs, options.probes)
         self.guarded = tuple(spec for spec in specs if spec.guarded)
         self.mode = effective_liveness(image, options.liveness)
-        atomic = options.counter_update == "atomic" or (options.counter_update == "auto" and can_start_threads(image))
         self.lowering = LoweringOptions(
-            atomic=atomic,
+            update=effective_update(image, options.counter_update),
             red_zone=0 if image.is_go else 128,
             nil_checks=image.is_go,
             exact_faults=options.exact_faults,

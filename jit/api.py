@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from ir.probes import CompiledProbe, Probe
 from jit import engine, offline
-from jit.options import Options
+from jit.options import CounterUpdate, Options
 from jit.specs import match, parse_spec, select
 from jit.tracepoints import Spec
 from lifter.errors import Refusal, UsageError
@@ -97,7 +97,7 @@ class Plan:
         *,
         jobs: int | None = None,
         liveness: Literal["abi", "strict"] = "abi",
-        counter_update: Literal["auto", "plain", "atomic"] = "auto",
+        counter_update: CounterUpdate = "auto",
         optimise: Literal["loops", "all"] = "loops",
         counter_placement: Literal["minimal", "every"] = "minimal",
         calls: Literal["auto", "cache", "place"] = "auto",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jit.datafile import COUNTERS_OFFSET
+from jit.datafile import words
 from jit.emulation_limits import StretchTable
 from jit.event_log import KEY_SHIFT, stretch
 from jit.tracepoints import Point, Tracepoint
@@ -46,7 +46,7 @@ class CounterCheck:
         for key, number in visits.items():
             for head in self._heads_in(key):
                 expected[head] += number
-        counters = np.frombuffer(data, "<u8", max(0, len(data) - COUNTERS_OFFSET) // 8, min(COUNTERS_OFFSET, len(data)))
+        counters = words(data)
         concerned = set(expected)
         for index in np.flatnonzero(counters).tolist():
             concerned.update(self._used.get(index, ()))

@@ -3,6 +3,8 @@
     offset                  what
     0                       header (HEADER), then zeros up to the next page
     COUNTERS_OFFSET         the counters: 64-bit words, little-endian, those of Python probes last
+                            where they are biased (see `ir.carry`): as many words that the main thread alone adds to
+    owner_offset            where they are biased: a page, of which the first word is the owner word
     description_offset      page-aligned: what the counters mean, compressed; never touched by the program
 
 The start-up code (`jit/startup/startup.c`) knows the header and the counters, and maps both from the data
@@ -46,13 +48,14 @@ from lifter.errors import RefusedError, UsageError
 
 PAGE = 4096
 MAGIC = b"PROBELM\n"
-VERSION = 1
+VERSION = 2
 
-HEADER = struct.Struct("<8sII32s16sQQQQQQ256s")
+HEADER = struct.Struct("<8sII32s16sQQQQQQQQ256s")
 """magic, version, CRC-32 of the description, plan id, module id, size of the file, counters_offset, number of
 counters, number of those that are counts (from the first; the others are words of probes),
-description_offset, size of the description, file name of the module. Kept equal to `struct header` of
-startup.c."""
+description_offset, size of the description, owner_offset (0 where counters are not biased), which process's main
+thread may count without a lock (0 if none has claimed that), file name of the module. Kept equal to `struct header`
+of startup.c."""
 
 COUNTERS_OFFSET = PAGE
 """Counter i is at data_address + COUNTERS_OFFSET + 8 * i, whatever the rest of the layout."""
@@ -75,6 +78,8 @@ class DataLayout:
     """32 bytes that identify the instrumentation: same input file, same tracepoints, same counters."""
     description: bytes
     """Compressed."""
+    biased: bool = False
+    """Whether there are words of the main thread's own, and an owner word."""
 
     @property
     def counters_offset(self) -> int:
@@ -82,9 +87,14 @@ class DataLayout:
         return COUNTERS_OFFSET
 
     @property
+    def owner_offset(self) -> int:
+        """Page-aligned; 0 where counters are not biased."""
+        return COUNTERS_OFFSET + 8 * owner_index(self.counters) if self.biased else 0
+
+    @property
     def description_offset(self) -> int:
         """Page-aligned; header and counters are before it."""
-        return COUNTERS_OFFSET + _pages(8 * self.counters)
+        return self.owner_offset + PAGE if self.biased else COUNTERS_OFFSET + _pages(8 * self.counters)
 
     @property
     def size(self) -> int:
@@ -133,7 +143,13 @@ class DataFile:
 
 
 def layout(
-    module: str, build_id: str, tracepoints: Iterable[Tracepoint], counters: int, content: bytes = b""
+    module: str,
+    build_id: str,
+    tracepoints: Iterable[Tracepoint],
+    counters: int,
+    content: bytes = b"",
+    *,
+    biased: bool = False,
 ) -> DataLayout:
     """Lays out a data segment for `counters` words, of which those of Python probes must come last.
 
@@ -148,9 +164,9 @@ def layout(
     counts = table.counts()
     plain = table.encode()
     identity = hashlib.blake2b(digest_size=32)
-    identity.update(struct.pack("<QQQ", VERSION, counters, len(plain)) + plain)
+    identity.update(struct.pack("<QQQQ", VERSION, counters, biased, len(plain)) + plain)
     identity.update(content)
-    return DataLayout(described.path, counters, counts, identity.digest(), zlib.compress(plain))
+    return DataLayout(described.path, counters, counts, identity.digest(), zlib.compress(plain), biased)
 
 
 def encode(layout: DataLayout) -> bytes:
@@ -168,6 +184,8 @@ def encode(layout: DataLayout) -> bytes:
         layout.counts,
         layout.description_offset,
         len(layout.description),
+        layout.owner_offset,
+        0,
         os.fsencode(Path(layout.module).name)[:255],
     )
     return header + bytes(layout.description_offset - len(header)) + layout.description
@@ -194,15 +212,16 @@ def decode(content: bytes, name: str) -> DataFile:
     if len(content) < HEADER.size:
         raise RefusedError(f"{name}: truncated data file: {len(content)} bytes")
     fields = HEADER.unpack_from(content)
-    _, version, checksum, plan, _, size, start, counters, counts, description_offset = fields[:10]
+    _, version, checksum, plan, _, size, start, counters, counts, description_offset, _, owner_offset, _, _ = fields
     if version != VERSION:
         raise RefusedError(f"{name}: data file of version {version}, this probeloom reads version {VERSION}")
     if len(content) < size:
         raise RefusedError(f"{name}: truncated data file: {len(content)} of {size} bytes")
-    described = DataLayout("", counters, counts, plan, content[description_offset:size])
+    described = DataLayout("", counters, counts, plan, content[description_offset:size], owner_offset != 0)
     if (
         start != COUNTERS_OFFSET
         or counts > counters
+        or owner_offset != described.owner_offset
         or description_offset != described.description_offset
         or fields[10] != len(described.description)
         or checksum != zlib.crc32(described.description)
@@ -217,8 +236,29 @@ def decode(content: bytes, name: str) -> DataFile:
         out_of_range = any(not 0 <= index < counts for index in indices)
         if out_of_range or min(tracepoint.words) < 0 or sum(tracepoint.words) > counters:
             raise RefusedError(f"{name}: damaged data file (counter out of range)")
-    values = np.frombuffer(content, dtype="<u8", count=counters, offset=COUNTERS_OFFSET)
-    return DataFile(module, plan, tracepoints, values.astype(np.uint64))
+    return DataFile(module, plan, tracepoints, words(content))
+
+
+def words(segment: bytes) -> npt.NDArray[np.uint64]:
+    """The counters of a data segment or file, those of the main thread added."""
+    _, _, _, _, _, _, _, counters, _, _, _, owner_offset, _, _ = HEADER.unpack_from(segment)
+    found = np.frombuffer(segment, "<u8", counters, COUNTERS_OFFSET).astype(np.uint64)
+    if owner_offset:
+        found += np.frombuffer(segment, "<u8", counters, COUNTERS_OFFSET + 8 * counters)
+    return found
+
+
+def owned(segment: bytes, stack: int) -> bytes:
+    """A data segment in which whoever's stack pointer is at least `stack` counts without a lock: for emulation."""
+    owner_offset = HEADER.unpack_from(segment)[11]
+    if not owner_offset:
+        return segment
+    return segment[:owner_offset] + (1 << 63 | stack).to_bytes(8, "little") + segment[owner_offset + 8 :]
+
+
+def owner_index(counters: int) -> int:
+    """Index of the owner word among `counters` biased counters and what follows."""
+    return _pages(16 * counters) // 8
 
 
 def _pages(size: int) -> int:

@@ -150,7 +150,12 @@ class _Build:
         while True:
             rows = _Rows(self.image, numbering, kept, all_of_them=self.options.bare or len(kept) == len(selected))
             layout = datafile.layout(
-                str(self.image.path), self.image.build_id, rows, numbering.size, self.image.content
+                str(self.image.path),
+                self.image.build_id,
+                rows,
+                numbering.size,
+                self.image.content,
+                biased=self.request.lowering.update == "biased",
             )
             if not rows.number:
                 raise RefusedError(_nothing_left([*refusals, *rows.refusals]))

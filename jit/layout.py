@@ -17,6 +17,8 @@ from jit.trampolines import JUMP, Site, jump_to
 from lifter.errors import ProbeloomError
 
 CODE_ALIGNMENT: Final = 16
+_WORDS: Final = "cwbo"
+"""Kinds of symbols that are words among the counters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Piece:
     flags_in: bool
     """Whether the flags are live at the head."""
     symbols: Mapping[str, int]
-    """Symbol -> address in the image ('L_x', 'L_d'), or index among the counters ('L_c', 'L_w')."""
+    """Symbol -> address in the image ('L_x', 'L_d'), or index among the counters ('L_c', 'L_w', 'L_b', 'L_o')."""
     origins: tuple[tuple[int, int], ...] = ()
     """(offset in the code, original address) of instructions that are the program's own (see `ir.carry`)."""
 
@@ -141,7 +143,7 @@ class _Units:
         inside = piece.head >= 0 or (piece.head == -own_entry and own_entry in stubs)
         for symbol, value in piece.symbols.items():
             kind = symbol[2]
-            if kind in "cw":
+            if kind in _WORDS:
                 symbols[symbol] = self.counters + 8 * value
                 continue
             stub_first = value in stubs and (kind == "f" or not (inside and value == own_entry))

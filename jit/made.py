@@ -19,6 +19,7 @@ from codecache.types import CompiledRegion, RegionSource
 from ir.carry import CarriedRegion
 from jit.attach import Attachments, FunctionActions
 from jit.compiled import Result, instructions, refusal, unusable
+from jit.datafile import owner_index
 from jit.frames import described
 from jit.layout import Piece, stub
 from jit.placement import Terms
@@ -132,7 +133,10 @@ def make(
 
 
 class Numbering:
-    """The counters of all functions of an image, in address order; then the guards; then words of probes."""
+    """The counters of all functions of an image, in address order; then the guards; then words of probes.
+
+    Where counters are biased, as many more words, of the main thread, follow, and the owner word (see `jit.datafile`).
+    """
 
     size: int
     """How many words there are."""
@@ -159,6 +163,17 @@ class Numbering:
         if number < _OTHERS:
             return self._words[function] + number - WORDS
         return self._blocks[number - _OTHERS]
+
+    def place(self, symbol: str, function: int, value: int) -> int:
+        """What a symbol of a function's region is: an index among all words, or the address that it is anyway."""
+        match symbol[2]:
+            case "c" | "w":
+                return self.index(function, value)
+            case "b":
+                return self.size + self.index(function, value)
+            case "o":
+                return owner_index(self.size)
+        return value
 
     def tracepoints(self, function: Function, made: Made) -> Iterator[Tracepoint]:
         """The rows of a function's report."""
@@ -196,11 +211,11 @@ class StoredFunction:
     @property
     def pieces(self) -> Iterator[Piece]:
         """Its regions and stubs."""
-        index = self._numbering.index
+        place = self._numbering.place
         for number, (head, flags_in, symbols, code, _) in enumerate(marshal.loads(self._code)):
             region = self._results[number] if code is None else decode(code)
             assert isinstance(region, CompiledRegion)
-            named = {symbol: index(self.entry, value) if symbol[2] in "cw" else value for symbol, value in symbols}
+            named = {symbol: place(symbol, self.entry, value) for symbol, value in symbols}
             yield Piece(head, region, flags_in, named)
 
     def frames(self) -> Iterator[tuple[int, int, bytes | None]]:

@@ -11,7 +11,9 @@ from typing import Literal
 from ir.probes import CompiledProbe
 
 LivenessMode = Literal["abi", "strict"]
-CounterUpdate = Literal["auto", "plain", "atomic"]
+CounterUpdate = Literal["auto", "plain", "biased", "atomic"]
+"""How counters are added to: without a lock, without one by the main thread alone, or under one; `auto` is the first
+where the program cannot start threads, and otherwise the second, or in live mode the last."""
 Effort = Literal["loops", "all"]
 """What LLVM compiles: regions with a loop or a probe in Python (the others are put together from their own bytes, see
 `ir.carry`), or every region."""

@@ -12,6 +12,7 @@ from codecache.types import Overlay
 from jit import event_log
 from jit.compare import Difference, Rules, compare, count_writes
 from jit.counter_check import CounterCheck, count_visits
+from jit.datafile import owned
 from jit.disagreement import Listing, SecondLook
 from jit.emulate import BESIDE, BLOCKS, CODE_BYTES, INVALID, PC_WORD, Exit, ExitKind, Machine, Run
 from jit.emulated_memory import ARENA_SIZE, ARENAS, PAGE, STACK, STACK_SIZE, STUBS, EmulatedMemory, World, lay_out
@@ -119,7 +120,9 @@ class _Bench:
         ]
         self.memory: EmulatedMemory = lay_out(image, seed, [part for part in reserved if part[0] < part[1]], world)
         self._original = Machine(self.memory)
-        self._instrumented = Machine(self.memory, overlay)
+        # Main threads run fresh programs; in other worlds, biased counters are added to as by other threads.
+        data = owned(overlay.data, STACK) if overlay.data and world is World.FRESH else overlay.data
+        self._instrumented = Machine(self.memory, replace(overlay, data=data))
         self._stretches = StretchTable(self._original.code_at)
         self._other_stretches = StretchTable(self._instrumented.code_at)
         start = overlay.data_address + self.memory.base

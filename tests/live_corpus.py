@@ -35,8 +35,8 @@ _RUNS = 3
 _MORE_RUNS = 60
 """At most, to see whether a block that counts otherwise under `run` does so by itself."""
 _HEADERS = (
-    "__libc_setup_tls", "_dl_relocate_static_pie", "_dl_non_dynamic_init", "_dl_find_object_from_map",
-    "_dlfo_process_initial_noncontiguous_map", "_dlfo_sort_mappings.part.0",
+    "__libc_setup_tls", "_dl_relocate_static_pie", "_dl_non_dynamic_init", "_dl_find_object",
+    "_dl_find_object_from_map", "_dlfo_process_initial_noncontiguous_map", "_dlfo_sort_mappings.part.0",
 )  # fmt: skip
 """They go through the program headers, of which the rewritten program has more."""
 

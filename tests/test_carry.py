@@ -17,7 +17,7 @@ from lifter.decode import decode_run
 from lifter.graph import Block
 from lifter.instruction import Instruction
 from lifter.registers import ARITHMETIC_FLAGS, CF, GPRS
-from tests.codecache_samples import CODE, DATA, execute
+from tests.codecache_samples import CODE, DATA, EXITS, STACK, STACK_POINTER, execute
 
 COUNTER = "48ff05"
 PROBE = CompiledProbe("p", "", 0, 0, 0, 1)
@@ -63,7 +63,35 @@ def test_a_block_is_its_own_bytes_behind_its_counter() -> None:
 
 
 def test_counters_are_locked_where_threads_are() -> None:
-    assert code_of(carried("c3", options=LoweringOptions(atomic=True))).startswith("f0" + COUNTER)
+    assert code_of(carried("c3", options=LoweringOptions(update="atomic"))).startswith("f0" + COUNTER)
+
+
+BIASED = LoweringOptions(update="biased")
+
+
+@pytest.mark.parametrize(
+    ("owner", "own", "shared"), [(0, 0, 1), (1 << 63 | STACK, 1, 0), (1 << 63 | STACK_POINTER + 8, 0, 1)]
+)
+def test_the_main_thread_has_counters_of_its_own(owner: int, own: int, shared: int) -> None:
+    region = carried("4801f7 7500", "c3", options=BIASED)  # add rdi, rsi; jne to the next; ret
+    assert region is not None and region.symbols == {"L_c0": 7, "L_b0": 7, "L_o0": 0}
+    places = {"L_c0": DATA, "L_b0": DATA + 8, "L_o0": DATA + 16}
+    placed = place(region.source, CODE, places)
+    assert isinstance(placed, Placed)
+    # The last instruction is ret: to where control ends.
+    memory = {DATA + 16: owner.to_bytes(8, "little"), STACK_POINTER: EXITS.to_bytes(8, "little")}
+    machine = execute(placed.code, CODE, {"rdi": 1, "rsi": 2}, memory)
+    assert machine.registers["rdi"] == 3
+    assert (machine.word(DATA), machine.word(DATA + 8)) == (shared, own)
+
+
+def test_a_biased_counter_waits_until_the_carry_is_dead_too() -> None:
+    # setb al; add edi, edi; ret
+    code = code_of(carried("0f92c0 01ff c3", options=BIASED))
+    assert code.startswith("0f92c0" + "483b25")
+    # setb al; dec edi; adc eax, eax: the carry is live, so nothing may be compared.
+    code = code_of(carried("0f92c0 ffcf 11c0 c3", live=lambda _: GPRS | CF, options=BIASED))
+    assert code == "f0" + COUNTER + "00000000" + "0f92c0ffcf11c0c3"
 
 
 def test_operands_relative_to_code_are_relocated() -> None:

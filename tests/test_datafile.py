@@ -61,6 +61,23 @@ def test_layout() -> None:
     assert datafile.layout("prog", "", (), 513).description_offset == 3 * PAGE
 
 
+def test_biased_counters_are_two_words_each() -> None:
+    layout = datafile.layout("prog", "", ROWS, 5, biased=True)
+    assert layout.owner_offset == 2 * PAGE == COUNTERS_OFFSET + 8 * datafile.owner_index(5)
+    assert layout.description_offset == 3 * PAGE
+    data = datafile.encode(layout)
+    found = datafile.decode(set_counters(bytearray(data), 10, 4, 100, 7, 8, 1, 2, 3, 0, 0), "x")
+    assert found.counters.tolist() == [11, 6, 103, 7, 8]
+    assert found.tracepoints == ROWS
+    owned = datafile.owned(data, 0x7FFC_0000_0000)
+    assert owned[2 * PAGE : 2 * PAGE + 8] == bytes.fromhex("00000000fc7f0080")
+    assert owned[: 2 * PAGE] + bytes(8) + owned[2 * PAGE + 8 :] == data
+    plain = datafile.encode(datafile.layout("prog", "", ROWS, 5))
+    assert datafile.owned(plain, 0x7FFC_0000_0000) == plain
+    with pytest.raises(RefusedError, match="damaged"):
+        datafile.decode(data[: HEADER.size - 272] + plain[HEADER.size - 272 :] + bytes(PAGE), "x")
+
+
 def test_plan_id_tells_plans_apart() -> None:
     plans = [
         datafile.layout("/a", "", ROWS, 5),
@@ -68,6 +85,7 @@ def test_plan_id_tells_plans_apart() -> None:
         datafile.layout("/a", "00", ROWS, 5),
         datafile.layout("/a", "", ROWS[1:], 5),
         datafile.layout("/a", "", ROWS, 6),
+        datafile.layout("/a", "", ROWS, 5, biased=True),
     ]
     assert len({plan.plan_id for plan in plans}) == len(plans)
     assert datafile.layout("/a", "", ROWS, 5).plan_id == plans[0].plan_id

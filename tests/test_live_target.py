@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jit.live.errors import CannotStartError, CannotTraceError, MemoryAccessError, NoProcessError
-from jit.live.events import Exited, Killed, SignalStop
+from jit.live.events import Exited, Killed, SignalStop, ThreadExiting
 from jit.live.target import Target
 from tests.live_programs import alike, compiled, none_left
 
@@ -127,6 +128,19 @@ def test_signals_are_passed_on(number: int) -> None:
     events = list(target.events(30))
     assert [event.signal for event in events if isinstance(event, SignalStop)] == [number]
     assert not target.is_alive
+
+
+def test_a_signal_waits_for_its_event(spinner: Path) -> None:
+    """While others are let run, a thread stays that a signal has stopped."""
+    with subprocess.Popen([spinner, "0"], stdin=subprocess.PIPE) as process:
+        target = Target.attach(process.pid)
+        with target.stopped():
+            process.send_signal(signal.SIGTERM)
+            target.tracer.run_for(target.tracer.threads_of(target.memory), 0.1)
+            target.tracer.run_for(target.tracer.threads_of(target.memory), 0.1)
+        told = [event for event in target.events(30) if not isinstance(event, ThreadExiting)]
+        assert [type(event) for event in told] == [SignalStop, Killed]
+        process.returncode = -signal.SIGTERM
 
 
 def test_no_such_process() -> None:

@@ -218,7 +218,7 @@ def test_loops_that_are_best_as_they_are(body: str, atomic: bool, in_memory: boo
     regions = form_regions({0x1000: lift_block(looping)}, {0x1000})
     plan = FunctionPlan(graph, tuple(regions), (), (), False, (0x1000,), {0x1000: ((0x1000, 1),)}, {})
     actions = FunctionActions({0x1000: (Count(0),)}, (), {}, (), 0, ())
-    made = lower_function(plan, actions, lambda _: GPRS, LoweringOptions(atomic=atomic))
+    made = lower_function(plan, actions, lambda _: GPRS, LoweringOptions(update="atomic" if atomic else "plain"))
     assert [isinstance(region, CarriedRegion) for region in made.regions] == [in_memory]
 
 

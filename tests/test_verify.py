@@ -13,6 +13,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from codecache.types import Overlay, Patch
+from jit import datafile
 from jit.datafile import COUNTERS_OFFSET
 from jit.tracepoints import Point, Tracepoint
 from jit.verify import Case, VerifyReport, render, replay, verify
@@ -234,7 +235,7 @@ def build(tmp_path: Path) -> Iterator[Build]:
             at = symbols[patched] + offset
             before = text[at - TEXT : at - TEXT + 5]
             patches = [Patch(at, before, b"\xe9" + struct.pack("<i", CODE - at - 5))]
-        data = bytes(COUNTERS_OFFSET + 64)
+        data = datafile.encode(datafile.layout("f", "", (), 8))
         return Built(image, Overlay(CODE, cache, DATA, data, tuple(patches)), tracepoints)
 
     return make

@@ -8,7 +8,7 @@ from typing import Literal
 
 from jit import inspect
 from jit.commands.selection import read_probes, read_specs
-from jit.options import Options
+from jit.options import CounterUpdate, Options
 from jit.specs import match, select
 from jit.tracepoints import Point, Spec
 from lifter.errors import UsageError
@@ -25,7 +25,7 @@ def run(
     probes: Sequence[str],
     files: Sequence[Path],
     liveness: Literal["abi", "strict"],
-    counter_update: Literal["auto", "plain", "atomic"],
+    counter_update: CounterUpdate,
 ) -> None:
     """Print one stage of one function. Raises ProbeloomError."""
     specs = read_specs(probes, files)

@@ -42,6 +42,13 @@ Calls = Annotated[
     ),
 ]
 CounterUpdate = Annotated[
+    Literal["auto", "plain", "biased", "atomic"],
+    typer.Option(
+        help="How counters are added to; auto is biased where the program can start threads: "
+        "plainly by the main thread, atomically by others."
+    ),
+]
+LiveCounterUpdate = Annotated[
     Literal["auto", "plain", "atomic"],
     typer.Option(help="How counters are added to; auto is atomic where the program can start threads."),
 ]

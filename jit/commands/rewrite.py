@@ -13,7 +13,7 @@ from typing import Any, Literal
 from codecache.store import Store
 from jit import console, offline
 from jit.commands.selection import read_probes, read_specs
-from jit.options import Clock, Options
+from jit.options import Clock, CounterUpdate, Options
 from jit.recall import key_of, recall
 from lifter.errors import Refusal, RefusedError, UsageError
 from lifter.image.load import open_image
@@ -34,7 +34,7 @@ class Request:
     report: Path | None
     jobs: int
     liveness: Literal["abi", "strict"]
-    counter_update: Literal["auto", "plain", "atomic"]
+    counter_update: CounterUpdate
     optimise: Literal["loops", "all"]
     counter_placement: Literal["minimal", "every"]
     calls: Literal["auto", "cache", "place"]

@@ -10,7 +10,7 @@ from typing import Literal
 from jit import console, engine
 from jit.analysis import effective_liveness
 from jit.commands.selection import read_probes, read_specs
-from jit.options import Options
+from jit.options import CounterUpdate, Options
 from jit.specs import match, select
 from jit.tracepoints import Point, Spec
 from jit.verify import Case, render, replay, verify
@@ -32,7 +32,7 @@ class Request:
     replay: Path | None
     jobs: int
     liveness: Literal["abi", "strict"]
-    counter_update: Literal["auto", "plain", "atomic"]
+    counter_update: CounterUpdate
     optimise: Literal["loops", "all"]
     counter_placement: Literal["minimal", "every"]
     use_cache: bool

@@ -28,7 +28,7 @@ from codecache.store import Store
 from ir.carry import CarriedRegion
 from ir.probes import CompiledProbe
 from jit import datafile
-from jit.analysis import load_probes
+from jit.analysis import effective_update, load_probes
 from jit.builtcache import plan_key
 from jit.compiled import Result, compile_regions, compiled_whole
 from jit.layout import CompiledFunction
@@ -252,7 +252,7 @@ class _Builder:
         settings = self.settings
         options = Options(
             liveness=settings.liveness,
-            counter_update=settings.counter_update,
+            counter_update=effective_update(image, settings.counter_update, startup=False),
             use_cache=settings.use_cache,
             probes=probes,
             placement="every",  # functions that run when they are instrumented are entered before they are counted

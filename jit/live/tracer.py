@@ -503,9 +503,11 @@ class Tracer:
                     self.release(thread)
 
     def run_for(self, threads: Sequence[Thread], seconds: float) -> None:
-        """Lets some of the threads run that stand still with the others, and stops them again."""
+        """Lets some of the threads run that stand still with the others, and stops them again. One that has a signal
+        or event to be handled stays: it would lose it."""
         for thread in threads:
-            self._go_on(thread)
+            if not (thread.is_queued or thread.is_reported or thread.is_newborn):
+                self._go_on(thread)
         time.sleep(seconds)
         self.collect()
         self.interrupt(threads)

@@ -7,7 +7,8 @@
  * The data segment of the rewritten file (jit/datafile.py) is at `probeloom_data`: a header page, the counters,
  * and a description of what they count. The data file has the same layout. Start-up maps the header and the
  * counters of the file over those of the segment, shared: from then on each increment is in the file, whatever
- * becomes of the process. Anything that fails (no such directory, disk full, no permission) leaves the counters
+ * becomes of the process. Where counters are biased (see ir/carry.py), it also tells them the main thread by its
+ * stack. Anything that fails (no such directory, disk full, no permission) leaves the counters
  * private to the process, silently: the program must behave as without instrumentation.
  *
  * `python -m jit.startup.generate` turns this file into startup.ll, which is compiled when a file is rewritten. */
@@ -21,6 +22,7 @@ typedef long i64;
 #define PATH_BYTES 4352ul   /* PATH_MAX and the '.MODULE' that may be appended */
 #define ZERO_BYTES 65536ul
 #define VARIABLE "PROBELOOM_DATA="
+#define PROCESS 0x3FFFFFul  /* the number of a process in a claim: the kernel has none above it */
 #define ATTEMPTS 2000       /* of a millisecond each, when another process renews the same file */
 
 /* Kept equal to HEADER of jit/datafile.py. */
@@ -36,10 +38,12 @@ struct header {
     u64 additive;           /* how many of them, from the first, are counts (the others are words of probes) */
     u64 description_offset; /* page-aligned: what is before it is mapped */
     u64 description_size;
+    u64 owner_offset;       /* page-aligned, behind the counters; 0 where these are not biased */
+    u64 claim;              /* of a data file: the process whose main thread counts without a lock */
     char name[256];         /* file name of the module */
 };
 
-_Static_assert(sizeof(struct header) == 368, "HEADER of jit/datafile.py");
+_Static_assert(sizeof(struct header) == 384, "HEADER of jit/datafile.py");
 
 extern struct header probeloom_data __attribute__((visibility("hidden")));
 
@@ -64,14 +68,15 @@ struct stat {
 
 enum {
     SYS_read = 0, SYS_write = 1, SYS_open = 2, SYS_close = 3, SYS_stat = 4, SYS_fstat = 5, SYS_mmap = 9,
-    SYS_munmap = 11, SYS_pread64 = 17, SYS_nanosleep = 35, SYS_getpid = 39, SYS_flock = 73, SYS_rename = 82,
+    SYS_munmap = 11, SYS_pread64 = 17, SYS_madvise = 28, SYS_nanosleep = 35, SYS_getpid = 39, SYS_kill = 62, SYS_flock = 73, SYS_rename = 82,
     SYS_link = 86, SYS_unlink = 87, SYS_fchmod = 91, SYS_getrlimit = 97, SYS_renameat2 = 316,
 };
-enum { EINTR = 4, ENOENT = 2, EEXIST = 17, EINVAL = 22, ENOSYS = 38, EWOULDBLOCK = 11 };
+enum { EINTR = 4, ENOENT = 2, ESRCH = 3, EEXIST = 17, EINVAL = 22, ENOSYS = 38, EWOULDBLOCK = 11 };
 enum { O_RDONLY = 0, O_RDWR = 2, O_CREAT = 0100, O_EXCL = 0200, O_NOCTTY = 0400, O_NONBLOCK = 04000,
        O_CLOEXEC = 02000000 };
 enum { PROT_READ = 1, PROT_WRITE = 2, MAP_SHARED = 1, MAP_PRIVATE = 2, MAP_FIXED = 16, MAP_ANONYMOUS = 32 };
-enum { LOCK_EX = 2, LOCK_NB = 4, AT_FDCWD = -100, RENAME_NOREPLACE = 1, RLIMIT_FSIZE = 1, AT_SECURE = 23 };
+enum { LOCK_EX = 2, LOCK_NB = 4, AT_FDCWD = -100, RENAME_NOREPLACE = 1, RLIMIT_FSIZE = 1, RLIMIT_STACK = 3 };
+enum { AT_SECURE = 23, AT_RANDOM = 25, MADV_WIPEONFORK = 18 };
 enum { S_IFMT = 0170000, S_IFREG = 0100000 };
 
 static i64 call6(i64 number, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f) {
@@ -188,6 +193,20 @@ static const char *variable_from_stack(const u64 *stack) {
     return 0;
 }
 
+/* What the kernel told the program of `kind` when it started it, or `otherwise`. */
+static u64 told_by_kernel(struct scratch *scratch, u64 kind, u64 otherwise) {
+    i64 file = open_file("/proc/self/auxv", O_RDONLY, 0);
+    if (failed(file))
+        return otherwise;
+    u64 *pairs = (u64 *)scratch->input;
+    i64 size = read_some(file, pairs, PAGE);
+    close_file(file);
+    for (i64 i = 0; (i + 2) * 8 <= size && pairs[i]; i += 2)
+        if (pairs[i] == kind)
+            return pairs[i + 1];
+    return otherwise;
+}
+
 /* For libraries: not every loader passes the environment to initialisers, so ask the kernel. */
 static const char *variable_from_proc(struct scratch *scratch) {
     i64 file = open_file("/proc/self/environ", O_RDONLY, 0);
@@ -212,19 +231,9 @@ static const char *variable_from_proc(struct scratch *scratch) {
                 expected = *expected == c ? expected + 1 : 0;
         }
     close_file(file);
-    if (!found || value.full)
+    if (!found || value.full || told_by_kernel(scratch, AT_SECURE, 1))
         return 0;
-
-    file = open_file("/proc/self/auxv", O_RDONLY, 0);
-    if (failed(file))
-        return 0;
-    u64 *pairs = (u64 *)scratch->input;
-    size = read_some(file, pairs, PAGE);
-    close_file(file);
-    for (i64 i = 0; (i + 2) * 8 <= size && pairs[i]; i += 2)
-        if (pairs[i] == AT_SECURE)
-            return pairs[i + 1] ? 0 : scratch->value;
-    return 0;
+    return scratch->value;
 }
 
 /* ---- the data file ----------------------------------------------------------------------------------- */
@@ -388,14 +397,55 @@ static void add_private(u64 *shared) {
     }
 }
 
-static void map_counters(i64 file) {
+/* Returns whether counters are in the file from now on. */
+static int map_counters(i64 file) {
     u64 size = probeloom_data.description_offset;
     u64 *shared = map(0, size, MAP_SHARED, file);
     if (!shared)
-        return;
+        return 0;
     add_private(shared);
-    map((u64)&probeloom_data, size, MAP_SHARED | MAP_FIXED, file);
+    int done = map((u64)&probeloom_data, size, MAP_SHARED | MAP_FIXED, file) != 0;
     unmap(shared, size);
+    return done;
+}
+
+/* ---- the owner word ---------------------------------------------------------------------------------- */
+
+/* Whether this process is the one whose main thread counts in the data file without a lock: none other may have
+ * claimed that which still runs. One that has this one's number is gone (or it is this one, and exec started the
+ * program anew). Every claim makes another word, so that of several who see the same one only the first gets it. */
+static int claim(void) {
+    u64 *place = &probeloom_data.claim;
+    struct stat status;
+    if (failed(call3(SYS_stat, (u64)"/proc/self/ns/pid", (u64)&status, 0)))
+        return 0; /* the number of a process says nothing without its namespace */
+    u64 process = (u64)call3(SYS_getpid, 0, 0, 0);
+    u64 found = __atomic_load_n(place, __ATOMIC_RELAXED);
+    u64 other = found & PROCESS;
+    if (found && ((u32)(found >> 32) != (u32)status.inode ||
+                  (other != process && call3(SYS_kill, other, 0, 0) != -ESRCH)))
+        return 0;
+    u64 claimed = status.inode << 32 | ((found + PROCESS + 1) & ~PROCESS & 0xFFFFFFFF) | process;
+    return __atomic_compare_exchange_n(place, &found, claimed, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+/* Has the main thread count without a lock. `inside` is an address of its stack, above all that it has called.
+ *
+ * No other stack comes to lie above the lowest address to which the main thread's may grow. Its limit may have been
+ * raised since, so not more than the usual one is believed; a quarter of it may be above `inside` (the arguments). */
+static void own(u64 inside, int shared) {
+    u64 *owner = (u64 *)((u8 *)&probeloom_data + probeloom_data.owner_offset);
+    u64 limit[2];
+    u64 most = 8ul << 20;
+    if (failed(call3(SYS_getrlimit, RLIMIT_STACK, (u64)limit, 0)))
+        return;
+    if (limit[0] < most)
+        most = limit[0];
+    /* A child that fork makes counts in the same file: there nobody owns it. */
+    if (shared && (!claim() || !map((u64)owner, PAGE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1) ||
+                   failed(call3(SYS_madvise, (u64)owner, PAGE, MADV_WIPEONFORK))))
+        return;
+    *owner = 1ul << 63 | (inside - most / 4 * 3);
 }
 
 /* %p: the process, %m: the module's file name, %%: a percent sign. A child made by fork goes on counting in its
@@ -418,8 +468,13 @@ static void expand(struct text *path, const char *value) {
 /* `stack` is the initial stack of an executable, 0 in a library. */
 __attribute__((visibility("hidden"))) void probeloom_startup(const u64 *stack) {
     const char *value = stack ? variable_from_stack(stack) : 0;
-    if (stack && !value)
+    u64 inside = (u64)stack;
+    int shared = 0;
+    if (stack && !value) {
+        if (probeloom_data.owner_offset)
+            own(inside, 0);
         return;
+    }
     struct scratch *scratch = map(0, sizeof *scratch, MAP_PRIVATE | MAP_ANONYMOUS, -1);
     if (!scratch)
         return;
@@ -436,10 +491,14 @@ __attribute__((visibility("hidden"))) void probeloom_startup(const u64 *stack) {
             file = path.full ? -1 : open_data(scratch, &verdict);
         }
         if (!failed(file)) {
-            map_counters(file);
+            shared = map_counters(file);
             close_file(file);
         }
     }
+    if (!stack && probeloom_data.owner_offset)
+        inside = told_by_kernel(scratch, AT_RANDOM, 0);
+    if (inside && probeloom_data.owner_offset)
+        own(inside, shared);
     unmap(scratch, sizeof *scratch);
 }
 

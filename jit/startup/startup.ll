@@ -58,24 +58,25 @@ module asm ".globl no_original_entry"
 module asm "no_original_entry:"
 module asm "  ret"
 
-%struct.header = type { i64, i32, i32, [4 x i64], [2 x i64], i64, i64, i64, i64, i64, i64, [256 x i8] }
+%struct.header = type { i64, i32, i32, [4 x i64], [2 x i64], i64, i64, i64, i64, i64, i64, i64, i64, [256 x i8] }
 %struct.text = type { i8*, i64, i32 }
 %struct.scratch = type { [4352 x i8], [4352 x i8], [4352 x i8], [4096 x i8], [65536 x i8] }
 %struct.stat = type { i64, i64, i64, i32, i32, i32, i32, i64, i64, [11 x i64] }
 
 @probeloom_data = external hidden global %struct.header, align 8
 @.str = private unnamed_addr constant [16 x i8] c"PROBELOOM_DATA=\00", align 1
-@.str.1 = private unnamed_addr constant [19 x i8] c"/proc/self/environ\00", align 1
-@.str.2 = private unnamed_addr constant [16 x i8] c"/proc/self/auxv\00", align 1
+@.str.1 = private unnamed_addr constant [18 x i8] c"/proc/self/ns/pid\00", align 1
+@.str.2 = private unnamed_addr constant [19 x i8] c"/proc/self/environ\00", align 1
 @__const.open_data.millisecond = private unnamed_addr constant [2 x i64] [i64 0, i64 1000000], align 16
 @.str.3 = private unnamed_addr constant [12 x i8] c".probeloom-\00", align 1
+@.str.4 = private unnamed_addr constant [16 x i8] c"/proc/self/auxv\00", align 1
 
 ; Function Attrs: noredzone nounwind optsize
-define hidden void @probeloom_startup(i64* noundef readonly %0) local_unnamed_addr #0 {
+define hidden void @probeloom_startup(i64* noundef %0) local_unnamed_addr #0 {
   %2 = alloca %struct.text, align 8
   %3 = alloca i32, align 4
   %4 = icmp eq i64* %0, null
-  br i1 %4, label %53, label %5
+  br i1 %4, label %60, label %5
 
 5:                                                ; preds = %1
   %6 = getelementptr inbounds i64, i64* %0, i64 1
@@ -84,7 +85,7 @@ define hidden void @probeloom_startup(i64* noundef readonly %0) local_unnamed_ad
   %9 = getelementptr inbounds i64, i64* %8, i64 1
   %10 = load i64, i64* %9, align 8
   %11 = icmp eq i64 %10, 0
-  br i1 %11, label %297, label %12
+  br i1 %11, label %53, label %12
 
 12:                                               ; preds = %5, %35
   %13 = phi i64 [ %36, %35 ], [ %10, %5 ]
@@ -129,18 +130,18 @@ define hidden void @probeloom_startup(i64* noundef readonly %0) local_unnamed_ad
   %40 = getelementptr inbounds i64, i64* %14, i64 1
   %41 = load i64, i64* %40, align 8
   %42 = icmp eq i64 %41, 0
-  br i1 %42, label %297, label %35
+  br i1 %42, label %53, label %35
 
 43:                                               ; preds = %30
   %44 = icmp eq i8* %31, null
-  br i1 %44, label %297, label %45
+  br i1 %44, label %53, label %45
 
 45:                                               ; preds = %43, %45
   %46 = phi i64* [ %47, %45 ], [ %14, %43 ]
   %47 = getelementptr inbounds i64, i64* %46, i64 2
   %48 = load i64, i64* %47, align 8
   switch i64 %48, label %45 [
-    i64 0, label %297
+    i64 0, label %53
     i64 23, label %49
   ], !llvm.loop !6
 
@@ -148,428 +149,533 @@ define hidden void @probeloom_startup(i64* noundef readonly %0) local_unnamed_ad
   %50 = getelementptr inbounds i64, i64* %46, i64 3
   %51 = load i64, i64* %50, align 8
   %52 = icmp eq i64 %51, 0
-  br i1 %52, label %53, label %297
+  br i1 %52, label %56, label %53
 
-53:                                               ; preds = %49, %1
-  %54 = phi i8* [ null, %1 ], [ %31, %49 ]
-  %55 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 9, i64 0, i64 82688, i64 3, i64 34, i64 -1, i64 0) #4
-  %56 = icmp ult i64 %55, -4095
-  %57 = inttoptr i64 %55 to i8*
-  %58 = select i1 %56, i8* %57, i8* null
-  %59 = bitcast i8* %58 to %struct.scratch*
-  %60 = icmp eq i8* %58, null
-  br i1 %60, label %297, label %61
+53:                                               ; preds = %39, %45, %49, %43, %5
+  %54 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 11), align 8
+  %55 = icmp eq i64 %54, 0
+  br i1 %55, label %304, label %58
 
-61:                                               ; preds = %53
-  br i1 %4, label %62, label %142
+56:                                               ; preds = %49
+  %57 = ptrtoint i64* %0 to i64
+  br label %60
 
-62:                                               ; preds = %61, %62
-  %63 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 2, i64 ptrtoint ([19 x i8]* @.str.1 to i64), i64 526592, i64 0, i64 0, i64 0, i64 0) #4
-  %64 = icmp eq i64 %63, -4
-  br i1 %64, label %62, label %65, !llvm.loop !8
+58:                                               ; preds = %53
+  %59 = ptrtoint i64* %0 to i64
+  tail call fastcc void @own(i64 noundef %59, i32 noundef 0) #4
+  br label %304
 
-65:                                               ; preds = %62
-  %66 = icmp ult i64 %63, -4095
-  br i1 %66, label %67, label %294
+60:                                               ; preds = %56, %1
+  %61 = phi i64 [ %57, %56 ], [ 0, %1 ]
+  %62 = phi i8* [ %31, %56 ], [ null, %1 ]
+  %63 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 9, i64 0, i64 82688, i64 3, i64 34, i64 -1, i64 0) #5
+  %64 = icmp ult i64 %63, -4095
+  %65 = inttoptr i64 %63 to i8*
+  %66 = select i1 %64, i8* %65, i8* null
+  %67 = bitcast i8* %66 to %struct.scratch*
+  %68 = icmp eq i8* %66, null
+  br i1 %68, label %304, label %69
 
-67:                                               ; preds = %65
-  %68 = getelementptr inbounds i8, i8* %58, i64 13056
-  %69 = ptrtoint i8* %68 to i64
-  br label %70
+69:                                               ; preds = %60
+  br i1 %4, label %70, label %129
 
-70:                                               ; preds = %106, %67
-  %71 = phi i8* [ getelementptr inbounds ([16 x i8], [16 x i8]* @.str, i64 0, i64 0), %67 ], [ %109, %106 ]
-  %72 = phi i32 [ 0, %67 ], [ %108, %106 ]
-  %73 = phi i64 [ 0, %67 ], [ %107, %106 ]
-  br label %74
+70:                                               ; preds = %69, %70
+  %71 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 2, i64 ptrtoint ([19 x i8]* @.str.2 to i64), i64 526592, i64 0, i64 0, i64 0, i64 0) #5
+  %72 = icmp eq i64 %71, -4
+  br i1 %72, label %70, label %73, !llvm.loop !8
 
-74:                                               ; preds = %74, %70
-  %75 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 0, i64 %63, i64 %69, i64 4096, i64 0, i64 0, i64 0) #4
-  %76 = icmp eq i64 %75, -4
-  br i1 %76, label %74, label %77, !llvm.loop !9
+73:                                               ; preds = %70
+  %74 = icmp ult i64 %71, -4095
+  br i1 %74, label %75, label %286
 
-77:                                               ; preds = %74
-  %78 = icmp sgt i64 %75, 0
-  br i1 %78, label %79, label %112
+75:                                               ; preds = %73
+  %76 = getelementptr inbounds i8, i8* %66, i64 13056
+  %77 = ptrtoint i8* %76 to i64
+  br label %78
 
-79:                                               ; preds = %77, %106
-  %80 = phi i64 [ %110, %106 ], [ 0, %77 ]
-  %81 = phi i8* [ %109, %106 ], [ %71, %77 ]
-  %82 = phi i32 [ %108, %106 ], [ %72, %77 ]
-  %83 = phi i64 [ %107, %106 ], [ %73, %77 ]
-  %84 = getelementptr inbounds %struct.scratch, %struct.scratch* %59, i64 0, i32 3, i64 %80
-  %85 = load i8, i8* %84, align 1
-  %86 = icmp eq i8* %81, null
-  br i1 %86, label %87, label %90
+78:                                               ; preds = %114, %75
+  %79 = phi i8* [ getelementptr inbounds ([16 x i8], [16 x i8]* @.str, i64 0, i64 0), %75 ], [ %117, %114 ]
+  %80 = phi i32 [ 0, %75 ], [ %116, %114 ]
+  %81 = phi i64 [ 0, %75 ], [ %115, %114 ]
+  br label %82
 
-87:                                               ; preds = %79
-  %88 = icmp eq i8 %85, 0
-  %89 = select i1 %88, i8* getelementptr inbounds ([16 x i8], [16 x i8]* @.str, i64 0, i64 0), i8* null
-  br label %106
+82:                                               ; preds = %82, %78
+  %83 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 0, i64 %71, i64 %77, i64 4096, i64 0, i64 0, i64 0) #5
+  %84 = icmp eq i64 %83, -4
+  br i1 %84, label %82, label %85, !llvm.loop !9
 
-90:                                               ; preds = %79
-  %91 = load i8, i8* %81, align 1
-  %92 = icmp eq i8 %91, 0
-  %93 = icmp eq i8 %85, 0
-  br i1 %92, label %94, label %101
+85:                                               ; preds = %82
+  %86 = icmp sgt i64 %83, 0
+  br i1 %86, label %87, label %120
 
-94:                                               ; preds = %90
-  br i1 %93, label %112, label %95
+87:                                               ; preds = %85, %114
+  %88 = phi i64 [ %118, %114 ], [ 0, %85 ]
+  %89 = phi i8* [ %117, %114 ], [ %79, %85 ]
+  %90 = phi i32 [ %116, %114 ], [ %80, %85 ]
+  %91 = phi i64 [ %115, %114 ], [ %81, %85 ]
+  %92 = getelementptr inbounds %struct.scratch, %struct.scratch* %67, i64 0, i32 3, i64 %88
+  %93 = load i8, i8* %92, align 1
+  %94 = icmp eq i8* %89, null
+  br i1 %94, label %95, label %98
 
-95:                                               ; preds = %94
-  %96 = add i64 %83, 1
-  %97 = icmp ugt i64 %96, 4351
-  br i1 %97, label %106, label %98
+95:                                               ; preds = %87
+  %96 = icmp eq i8 %93, 0
+  %97 = select i1 %96, i8* getelementptr inbounds ([16 x i8], [16 x i8]* @.str, i64 0, i64 0), i8* null
+  br label %114
 
-98:                                               ; preds = %95
-  %99 = getelementptr inbounds %struct.scratch, %struct.scratch* %59, i64 0, i32 0, i64 %83
-  store i8 %85, i8* %99, align 1
-  %100 = getelementptr inbounds %struct.scratch, %struct.scratch* %59, i64 0, i32 0, i64 %96
-  store i8 0, i8* %100, align 1
-  br label %106
+98:                                               ; preds = %87
+  %99 = load i8, i8* %89, align 1
+  %100 = icmp eq i8 %99, 0
+  %101 = icmp eq i8 %93, 0
+  br i1 %100, label %102, label %109
 
-101:                                              ; preds = %90
-  br i1 %93, label %106, label %102
+102:                                              ; preds = %98
+  br i1 %101, label %120, label %103
 
-102:                                              ; preds = %101
-  %103 = icmp eq i8 %91, %85
-  %104 = getelementptr inbounds i8, i8* %81, i64 1
-  %105 = select i1 %103, i8* %104, i8* null
-  br label %106
+103:                                              ; preds = %102
+  %104 = add i64 %91, 1
+  %105 = icmp ugt i64 %104, 4351
+  br i1 %105, label %114, label %106
 
-106:                                              ; preds = %102, %101, %98, %95, %87
-  %107 = phi i64 [ %83, %101 ], [ %83, %102 ], [ %96, %98 ], [ %83, %95 ], [ %83, %87 ]
-  %108 = phi i32 [ %82, %101 ], [ %82, %102 ], [ %82, %98 ], [ 1, %95 ], [ %82, %87 ]
-  %109 = phi i8* [ getelementptr inbounds ([16 x i8], [16 x i8]* @.str, i64 0, i64 0), %101 ], [ %105, %102 ], [ %81, %98 ], [ %81, %95 ], [ %89, %87 ]
-  %110 = add nuw nsw i64 %80, 1
-  %111 = icmp eq i64 %110, %75
-  br i1 %111, label %70, label %79, !llvm.loop !10
+106:                                              ; preds = %103
+  %107 = getelementptr inbounds %struct.scratch, %struct.scratch* %67, i64 0, i32 0, i64 %91
+  store i8 %93, i8* %107, align 1
+  %108 = getelementptr inbounds %struct.scratch, %struct.scratch* %67, i64 0, i32 0, i64 %104
+  store i8 0, i8* %108, align 1
+  br label %114
 
-112:                                              ; preds = %77, %94
-  %113 = phi i32 [ %82, %94 ], [ %72, %77 ]
-  %114 = xor i1 %78, true
-  %115 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %63, i64 0, i64 0, i64 0, i64 0, i64 0) #4
-  %116 = icmp ne i32 %113, 0
-  %117 = select i1 %114, i1 true, i1 %116
-  br i1 %117, label %294, label %118
+109:                                              ; preds = %98
+  br i1 %101, label %114, label %110
 
-118:                                              ; preds = %112, %118
-  %119 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 2, i64 ptrtoint ([16 x i8]* @.str.2 to i64), i64 526592, i64 0, i64 0, i64 0, i64 0) #4
-  %120 = icmp eq i64 %119, -4
-  br i1 %120, label %118, label %121, !llvm.loop !8
+110:                                              ; preds = %109
+  %111 = icmp eq i8 %99, %93
+  %112 = getelementptr inbounds i8, i8* %89, i64 1
+  %113 = select i1 %111, i8* %112, i8* null
+  br label %114
 
-121:                                              ; preds = %118
-  %122 = icmp ult i64 %119, -4095
-  br i1 %122, label %123, label %294
+114:                                              ; preds = %110, %109, %106, %103, %95
+  %115 = phi i64 [ %91, %109 ], [ %91, %110 ], [ %104, %106 ], [ %91, %103 ], [ %91, %95 ]
+  %116 = phi i32 [ %90, %109 ], [ %90, %110 ], [ %90, %106 ], [ 1, %103 ], [ %90, %95 ]
+  %117 = phi i8* [ getelementptr inbounds ([16 x i8], [16 x i8]* @.str, i64 0, i64 0), %109 ], [ %113, %110 ], [ %89, %106 ], [ %89, %103 ], [ %97, %95 ]
+  %118 = add nuw nsw i64 %88, 1
+  %119 = icmp eq i64 %118, %83
+  br i1 %119, label %78, label %87, !llvm.loop !10
 
-123:                                              ; preds = %121, %123
-  %124 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 0, i64 %119, i64 %69, i64 4096, i64 0, i64 0, i64 0) #4
-  %125 = icmp eq i64 %124, -4
-  br i1 %125, label %123, label %126, !llvm.loop !9
+120:                                              ; preds = %85, %102
+  %121 = phi i32 [ %90, %102 ], [ %80, %85 ]
+  %122 = xor i1 %86, true
+  %123 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %71, i64 0, i64 0, i64 0, i64 0, i64 0) #5
+  %124 = icmp ne i32 %121, 0
+  %125 = select i1 %122, i1 true, i1 %124
+  br i1 %125, label %286, label %126
 
-126:                                              ; preds = %123
-  %127 = bitcast i8* %68 to i64*
-  %128 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %119, i64 0, i64 0, i64 0, i64 0, i64 0) #4
-  br label %129
+126:                                              ; preds = %120
+  %127 = tail call fastcc i64 @told_by_kernel(%struct.scratch* noundef nonnull %67, i64 noundef 23, i64 noundef 1) #6
+  %128 = icmp eq i64 %127, 0
+  br i1 %128, label %129, label %286
 
-129:                                              ; preds = %134, %126
-  %130 = phi i64 [ 0, %126 ], [ %131, %134 ]
-  %131 = add nuw nsw i64 %130, 2
-  %132 = shl nsw i64 %131, 3
-  %133 = icmp sgt i64 %132, %124
-  br i1 %133, label %294, label %134
+129:                                              ; preds = %126, %69
+  %130 = phi i8* [ %62, %69 ], [ %66, %126 ]
+  %131 = icmp eq i8* %130, null
+  br i1 %131, label %286, label %132
 
-134:                                              ; preds = %129
-  %135 = getelementptr inbounds i64, i64* %127, i64 %130
-  %136 = load i64, i64* %135, align 8
-  switch i64 %136, label %129 [
-    i64 0, label %294
-    i64 23, label %137
-  ], !llvm.loop !11
+132:                                              ; preds = %129
+  %133 = load i8, i8* %130, align 1
+  %134 = icmp eq i8 %133, 0
+  br i1 %134, label %286, label %135
 
-137:                                              ; preds = %134
-  %138 = or i64 %130, 1
-  %139 = getelementptr inbounds i64, i64* %127, i64 %138
-  %140 = load i64, i64* %139, align 8
-  %141 = icmp eq i64 %140, 0
-  br i1 %141, label %144, label %294
-
-142:                                              ; preds = %61
-  %143 = icmp eq i8* %54, null
-  br i1 %143, label %294, label %144
-
-144:                                              ; preds = %137, %142
-  %145 = phi i8* [ %54, %142 ], [ %57, %137 ]
-  %146 = load i8, i8* %145, align 1
-  %147 = icmp eq i8 %146, 0
-  br i1 %147, label %294, label %148
-
-148:                                              ; preds = %144
-  %149 = bitcast %struct.text* %2 to i8*
-  call void @llvm.lifetime.start.p0i8(i64 24, i8* nonnull %149) #4
-  %150 = getelementptr inbounds %struct.text, %struct.text* %2, i64 0, i32 0
-  %151 = getelementptr inbounds i8, i8* %58, i64 4352
-  store i8* %151, i8** %150, align 8
-  %152 = getelementptr inbounds %struct.text, %struct.text* %2, i64 0, i32 1
-  store i64 0, i64* %152, align 8
-  %153 = getelementptr inbounds %struct.text, %struct.text* %2, i64 0, i32 2
-  store i32 0, i32* %153, align 8
-  %154 = bitcast i32* %3 to i8*
-  call void @llvm.lifetime.start.p0i8(i64 4, i8* nonnull %154) #4
+135:                                              ; preds = %132
+  %136 = bitcast %struct.text* %2 to i8*
+  call void @llvm.lifetime.start.p0i8(i64 24, i8* nonnull %136) #5
+  %137 = getelementptr inbounds %struct.text, %struct.text* %2, i64 0, i32 0
+  %138 = getelementptr inbounds i8, i8* %66, i64 4352
+  store i8* %138, i8** %137, align 8
+  %139 = getelementptr inbounds %struct.text, %struct.text* %2, i64 0, i32 1
+  store i64 0, i64* %139, align 8
+  %140 = getelementptr inbounds %struct.text, %struct.text* %2, i64 0, i32 2
+  store i32 0, i32* %140, align 8
+  %141 = bitcast i32* %3 to i8*
+  call void @llvm.lifetime.start.p0i8(i64 4, i8* nonnull %141) #5
   store i32 3, i32* %3, align 4
-  br label %155
+  br label %142
 
-155:                                              ; preds = %204, %148
-  %156 = phi i8* [ %145, %148 ], [ %206, %204 ]
-  %157 = load i8, i8* %156, align 1
-  switch i8 %157, label %186 [
-    i8 0, label %207
-    i8 37, label %158
+142:                                              ; preds = %191, %135
+  %143 = phi i8* [ %130, %135 ], [ %193, %191 ]
+  %144 = load i8, i8* %143, align 1
+  switch i8 %144, label %173 [
+    i8 0, label %194
+    i8 37, label %145
   ]
 
-158:                                              ; preds = %155
-  %159 = getelementptr inbounds i8, i8* %156, i64 1
-  %160 = load i8, i8* %159, align 1
-  switch i8 %160, label %186 [
-    i8 112, label %161
-    i8 109, label %163
+145:                                              ; preds = %142
+  %146 = getelementptr inbounds i8, i8* %143, i64 1
+  %147 = load i8, i8* %146, align 1
+  switch i8 %147, label %173 [
+    i8 112, label %148
+    i8 109, label %150
   ]
 
-161:                                              ; preds = %158
-  %162 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 39, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0) #4
-  call fastcc void @put_number(%struct.text* noundef nonnull %2, i64 noundef %162) #5
-  br label %204
+148:                                              ; preds = %145
+  %149 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 39, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0) #5
+  call fastcc void @put_number(%struct.text* noundef nonnull %2, i64 noundef %149) #6
+  br label %191
 
-163:                                              ; preds = %158
-  %164 = load i8, i8* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 11, i64 0), align 8
-  %165 = icmp eq i8 %164, 0
-  br i1 %165, label %204, label %166
+150:                                              ; preds = %145
+  %151 = load i8, i8* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 13, i64 0), align 8
+  %152 = icmp eq i8 %151, 0
+  br i1 %152, label %191, label %153
 
-166:                                              ; preds = %163
-  %167 = load i64, i64* %152, align 8
-  %168 = load i32, i32* %153, align 8
-  %169 = load i8*, i8** %150, align 8
-  br label %170
+153:                                              ; preds = %150
+  %154 = load i64, i64* %139, align 8
+  %155 = load i32, i32* %140, align 8
+  %156 = load i8*, i8** %137, align 8
+  br label %157
 
-170:                                              ; preds = %166, %181
-  %171 = phi i32 [ %182, %181 ], [ %168, %166 ]
-  %172 = phi i64 [ %183, %181 ], [ %167, %166 ]
-  %173 = phi i8 [ %184, %181 ], [ %164, %166 ]
-  %174 = phi i8* [ %175, %181 ], [ getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 11, i64 0), %166 ]
-  %175 = getelementptr inbounds i8, i8* %174, i64 1
-  %176 = add i64 %172, 1
-  %177 = icmp ugt i64 %176, 4351
-  br i1 %177, label %181, label %178
+157:                                              ; preds = %153, %168
+  %158 = phi i32 [ %169, %168 ], [ %155, %153 ]
+  %159 = phi i64 [ %170, %168 ], [ %154, %153 ]
+  %160 = phi i8 [ %171, %168 ], [ %151, %153 ]
+  %161 = phi i8* [ %162, %168 ], [ getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 13, i64 0), %153 ]
+  %162 = getelementptr inbounds i8, i8* %161, i64 1
+  %163 = add i64 %159, 1
+  %164 = icmp ugt i64 %163, 4351
+  br i1 %164, label %168, label %165
 
-178:                                              ; preds = %170
-  %179 = getelementptr inbounds i8, i8* %169, i64 %172
-  store i8 %173, i8* %179, align 1
-  %180 = getelementptr inbounds i8, i8* %169, i64 %176
-  store i8 0, i8* %180, align 1
-  br label %181
+165:                                              ; preds = %157
+  %166 = getelementptr inbounds i8, i8* %156, i64 %159
+  store i8 %160, i8* %166, align 1
+  %167 = getelementptr inbounds i8, i8* %156, i64 %163
+  store i8 0, i8* %167, align 1
+  br label %168
 
-181:                                              ; preds = %170, %178
-  %182 = phi i32 [ %171, %178 ], [ 1, %170 ]
-  %183 = phi i64 [ %176, %178 ], [ %172, %170 ]
-  %184 = load i8, i8* %175, align 1
-  %185 = icmp eq i8 %184, 0
-  br i1 %185, label %203, label %170, !llvm.loop !12
+168:                                              ; preds = %157, %165
+  %169 = phi i32 [ %158, %165 ], [ 1, %157 ]
+  %170 = phi i64 [ %163, %165 ], [ %159, %157 ]
+  %171 = load i8, i8* %162, align 1
+  %172 = icmp eq i8 %171, 0
+  br i1 %172, label %190, label %157, !llvm.loop !11
 
-186:                                              ; preds = %158, %155
-  %187 = load i64, i64* %152, align 8
-  %188 = add i64 %187, 1
-  %189 = icmp ugt i64 %188, 4351
-  br i1 %189, label %190, label %191
+173:                                              ; preds = %145, %142
+  %174 = load i64, i64* %139, align 8
+  %175 = add i64 %174, 1
+  %176 = icmp ugt i64 %175, 4351
+  br i1 %176, label %177, label %178
 
-190:                                              ; preds = %186
-  store i32 1, i32* %153, align 8
-  br label %195
+177:                                              ; preds = %173
+  store i32 1, i32* %140, align 8
+  br label %182
 
-191:                                              ; preds = %186
-  %192 = load i8*, i8** %150, align 8
-  store i64 %188, i64* %152, align 8
-  %193 = getelementptr inbounds i8, i8* %192, i64 %187
-  store i8 %157, i8* %193, align 1
-  %194 = getelementptr inbounds i8, i8* %192, i64 %188
-  store i8 0, i8* %194, align 1
-  br label %195
+178:                                              ; preds = %173
+  %179 = load i8*, i8** %137, align 8
+  store i64 %175, i64* %139, align 8
+  %180 = getelementptr inbounds i8, i8* %179, i64 %174
+  store i8 %144, i8* %180, align 1
+  %181 = getelementptr inbounds i8, i8* %179, i64 %175
+  store i8 0, i8* %181, align 1
+  br label %182
 
-195:                                              ; preds = %191, %190
-  %196 = load i8, i8* %156, align 1
-  %197 = icmp eq i8 %196, 37
-  br i1 %197, label %198, label %204
+182:                                              ; preds = %178, %177
+  %183 = load i8, i8* %143, align 1
+  %184 = icmp eq i8 %183, 37
+  br i1 %184, label %185, label %191
 
-198:                                              ; preds = %195
-  %199 = getelementptr inbounds i8, i8* %156, i64 1
-  %200 = load i8, i8* %199, align 1
-  %201 = icmp eq i8 %200, 37
-  %202 = select i1 %201, i8* %199, i8* %156
-  br label %204
+185:                                              ; preds = %182
+  %186 = getelementptr inbounds i8, i8* %143, i64 1
+  %187 = load i8, i8* %186, align 1
+  %188 = icmp eq i8 %187, 37
+  %189 = select i1 %188, i8* %186, i8* %143
+  br label %191
 
-203:                                              ; preds = %181
-  store i64 %183, i64* %152, align 8
-  store i32 %182, i32* %153, align 8
-  br label %204
+190:                                              ; preds = %168
+  store i64 %170, i64* %139, align 8
+  store i32 %169, i32* %140, align 8
+  br label %191
 
-204:                                              ; preds = %203, %198, %195, %163, %161
-  %205 = phi i8* [ %159, %161 ], [ %156, %195 ], [ %202, %198 ], [ %159, %163 ], [ %159, %203 ]
-  %206 = getelementptr inbounds i8, i8* %205, i64 1
-  br label %155, !llvm.loop !13
+191:                                              ; preds = %190, %185, %182, %150, %148
+  %192 = phi i8* [ %146, %148 ], [ %143, %182 ], [ %189, %185 ], [ %146, %150 ], [ %146, %190 ]
+  %193 = getelementptr inbounds i8, i8* %192, i64 1
+  br label %142, !llvm.loop !12
 
-207:                                              ; preds = %155
-  %208 = load i32, i32* %153, align 8
-  %209 = icmp eq i32 %208, 0
-  br i1 %209, label %210, label %293
+194:                                              ; preds = %142
+  %195 = load i32, i32* %140, align 8
+  %196 = icmp eq i32 %195, 0
+  br i1 %196, label %197, label %284
 
-210:                                              ; preds = %207
-  %211 = call fastcc i64 @open_data(%struct.scratch* noundef nonnull %59, i32* noundef nonnull %3) #6
-  %212 = load i32, i32* %3, align 4
-  %213 = icmp eq i32 %212, 2
-  %214 = icmp ugt i64 %211, -4096
-  %215 = select i1 %214, i1 %213, i1 false
-  br i1 %215, label %216, label %254
+197:                                              ; preds = %194
+  %198 = call fastcc i64 @open_data(%struct.scratch* noundef nonnull %67, i32* noundef nonnull %3) #4
+  %199 = load i32, i32* %3, align 4
+  %200 = icmp eq i32 %199, 2
+  %201 = icmp ugt i64 %198, -4096
+  %202 = select i1 %201, i1 %200, i1 false
+  br i1 %202, label %203, label %241
 
-216:                                              ; preds = %210
-  %217 = load i64, i64* %152, align 8
-  %218 = add i64 %217, 1
-  %219 = icmp ugt i64 %218, 4351
-  br i1 %219, label %220, label %221
+203:                                              ; preds = %197
+  %204 = load i64, i64* %139, align 8
+  %205 = add i64 %204, 1
+  %206 = icmp ugt i64 %205, 4351
+  br i1 %206, label %207, label %208
 
-220:                                              ; preds = %216
-  store i32 1, i32* %153, align 8
-  br label %225
+207:                                              ; preds = %203
+  store i32 1, i32* %140, align 8
+  br label %212
 
-221:                                              ; preds = %216
-  %222 = load i8*, i8** %150, align 8
-  %223 = getelementptr inbounds i8, i8* %222, i64 %217
-  store i8 46, i8* %223, align 1
-  %224 = getelementptr inbounds i8, i8* %222, i64 %218
-  store i8 0, i8* %224, align 1
-  br label %225
+208:                                              ; preds = %203
+  %209 = load i8*, i8** %137, align 8
+  %210 = getelementptr inbounds i8, i8* %209, i64 %204
+  store i8 46, i8* %210, align 1
+  %211 = getelementptr inbounds i8, i8* %209, i64 %205
+  store i8 0, i8* %211, align 1
+  br label %212
 
-225:                                              ; preds = %220, %221
-  %226 = phi i32 [ 1, %220 ], [ 0, %221 ]
-  %227 = phi i64 [ %217, %220 ], [ %218, %221 ]
-  %228 = load i8, i8* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 11, i64 0), align 8
-  %229 = icmp eq i8 %228, 0
-  br i1 %229, label %249, label %230
+212:                                              ; preds = %207, %208
+  %213 = phi i32 [ 1, %207 ], [ 0, %208 ]
+  %214 = phi i64 [ %204, %207 ], [ %205, %208 ]
+  %215 = load i8, i8* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 13, i64 0), align 8
+  %216 = icmp eq i8 %215, 0
+  br i1 %216, label %236, label %217
 
-230:                                              ; preds = %225
-  %231 = load i8*, i8** %150, align 8
-  br label %232
+217:                                              ; preds = %212
+  %218 = load i8*, i8** %137, align 8
+  br label %219
 
-232:                                              ; preds = %230, %243
-  %233 = phi i32 [ %244, %243 ], [ %226, %230 ]
-  %234 = phi i64 [ %245, %243 ], [ %227, %230 ]
-  %235 = phi i8 [ %246, %243 ], [ %228, %230 ]
-  %236 = phi i8* [ %237, %243 ], [ getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 11, i64 0), %230 ]
-  %237 = getelementptr inbounds i8, i8* %236, i64 1
-  %238 = add i64 %234, 1
-  %239 = icmp ugt i64 %238, 4351
-  br i1 %239, label %243, label %240
+219:                                              ; preds = %217, %230
+  %220 = phi i32 [ %231, %230 ], [ %213, %217 ]
+  %221 = phi i64 [ %232, %230 ], [ %214, %217 ]
+  %222 = phi i8 [ %233, %230 ], [ %215, %217 ]
+  %223 = phi i8* [ %224, %230 ], [ getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 13, i64 0), %217 ]
+  %224 = getelementptr inbounds i8, i8* %223, i64 1
+  %225 = add i64 %221, 1
+  %226 = icmp ugt i64 %225, 4351
+  br i1 %226, label %230, label %227
 
-240:                                              ; preds = %232
-  %241 = getelementptr inbounds i8, i8* %231, i64 %234
-  store i8 %235, i8* %241, align 1
-  %242 = getelementptr inbounds i8, i8* %231, i64 %238
-  store i8 0, i8* %242, align 1
-  br label %243
+227:                                              ; preds = %219
+  %228 = getelementptr inbounds i8, i8* %218, i64 %221
+  store i8 %222, i8* %228, align 1
+  %229 = getelementptr inbounds i8, i8* %218, i64 %225
+  store i8 0, i8* %229, align 1
+  br label %230
 
-243:                                              ; preds = %232, %240
-  %244 = phi i32 [ %233, %240 ], [ 1, %232 ]
-  %245 = phi i64 [ %238, %240 ], [ %234, %232 ]
-  %246 = load i8, i8* %237, align 1
-  %247 = icmp eq i8 %246, 0
-  br i1 %247, label %248, label %232, !llvm.loop !12
+230:                                              ; preds = %219, %227
+  %231 = phi i32 [ %220, %227 ], [ 1, %219 ]
+  %232 = phi i64 [ %225, %227 ], [ %221, %219 ]
+  %233 = load i8, i8* %224, align 1
+  %234 = icmp eq i8 %233, 0
+  br i1 %234, label %235, label %219, !llvm.loop !11
 
-248:                                              ; preds = %243
-  store i64 %245, i64* %152, align 8
-  br label %249
+235:                                              ; preds = %230
+  store i64 %232, i64* %139, align 8
+  br label %236
 
-249:                                              ; preds = %248, %225
-  %250 = phi i32 [ %244, %248 ], [ %226, %225 ]
-  %251 = icmp eq i32 %250, 0
-  br i1 %251, label %252, label %293
+236:                                              ; preds = %235, %212
+  %237 = phi i32 [ %231, %235 ], [ %213, %212 ]
+  %238 = icmp eq i32 %237, 0
+  br i1 %238, label %239, label %284
 
-252:                                              ; preds = %249
-  %253 = call fastcc i64 @open_data(%struct.scratch* noundef nonnull %59, i32* noundef nonnull %3) #6
-  br label %254
+239:                                              ; preds = %236
+  %240 = call fastcc i64 @open_data(%struct.scratch* noundef nonnull %67, i32* noundef nonnull %3) #4
+  br label %241
 
-254:                                              ; preds = %252, %210
-  %255 = phi i64 [ %211, %210 ], [ %253, %252 ]
-  %256 = icmp ult i64 %255, -4095
-  br i1 %256, label %257, label %293
+241:                                              ; preds = %239, %197
+  %242 = phi i64 [ %198, %197 ], [ %240, %239 ]
+  %243 = icmp ult i64 %242, -4095
+  br i1 %243, label %244, label %284
 
-257:                                              ; preds = %254
-  %258 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 9), align 8
-  %259 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 9, i64 0, i64 %258, i64 3, i64 1, i64 %255, i64 0) #4
-  %260 = add i64 %259, 4095
-  %261 = icmp ult i64 %260, 4096
-  br i1 %261, label %291, label %262
+244:                                              ; preds = %241
+  %245 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 9), align 8
+  %246 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 9, i64 0, i64 %245, i64 3, i64 1, i64 %242, i64 0) #5
+  %247 = add i64 %246, 4095
+  %248 = icmp ult i64 %247, 4096
+  br i1 %248, label %281, label %249
 
-262:                                              ; preds = %257
-  %263 = inttoptr i64 %259 to i64*
-  %264 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 6), align 8
-  %265 = getelementptr inbounds i8, i8* bitcast (%struct.header* @probeloom_data to i8*), i64 %264
-  %266 = bitcast i8* %265 to i64*
-  %267 = lshr i64 %264, 3
-  %268 = getelementptr inbounds i64, i64* %263, i64 %267
-  %269 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 7), align 8
-  %270 = icmp eq i64 %269, 0
-  br i1 %270, label %288, label %271
+249:                                              ; preds = %244
+  %250 = inttoptr i64 %246 to i64*
+  %251 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 6), align 8
+  %252 = getelementptr inbounds i8, i8* bitcast (%struct.header* @probeloom_data to i8*), i64 %251
+  %253 = bitcast i8* %252 to i64*
+  %254 = lshr i64 %251, 3
+  %255 = getelementptr inbounds i64, i64* %250, i64 %254
+  %256 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 7), align 8
+  %257 = icmp eq i64 %256, 0
+  br i1 %257, label %275, label %258
 
-271:                                              ; preds = %262, %284
-  %272 = phi i64 [ %285, %284 ], [ 0, %262 ]
-  %273 = getelementptr inbounds i64, i64* %266, i64 %272
-  %274 = load i64, i64* %273, align 8
-  %275 = icmp eq i64 %274, 0
-  br i1 %275, label %284, label %276
+258:                                              ; preds = %249, %271
+  %259 = phi i64 [ %272, %271 ], [ 0, %249 ]
+  %260 = getelementptr inbounds i64, i64* %253, i64 %259
+  %261 = load i64, i64* %260, align 8
+  %262 = icmp eq i64 %261, 0
+  br i1 %262, label %271, label %263
 
-276:                                              ; preds = %271
-  %277 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 8), align 8
-  %278 = icmp ult i64 %272, %277
-  %279 = getelementptr inbounds i64, i64* %268, i64 %272
-  br i1 %278, label %280, label %282
+263:                                              ; preds = %258
+  %264 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 8), align 8
+  %265 = icmp ult i64 %259, %264
+  %266 = getelementptr inbounds i64, i64* %255, i64 %259
+  br i1 %265, label %267, label %269
 
-280:                                              ; preds = %276
-  %281 = atomicrmw add i64* %279, i64 %274 monotonic, align 8
+267:                                              ; preds = %263
+  %268 = atomicrmw add i64* %266, i64 %261 monotonic, align 8
+  br label %271
+
+269:                                              ; preds = %263
+  %270 = cmpxchg i64* %266, i64 0, i64 %261 monotonic monotonic, align 8
+  br label %271
+
+271:                                              ; preds = %269, %267, %258
+  %272 = add nuw i64 %259, 1
+  %273 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 7), align 8
+  %274 = icmp ult i64 %272, %273
+  br i1 %274, label %258, label %275, !llvm.loop !13
+
+275:                                              ; preds = %271, %249
+  %276 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 9, i64 ptrtoint (%struct.header* @probeloom_data to i64), i64 %245, i64 3, i64 17, i64 %242, i64 0) #5
+  %277 = add i64 %276, -1
+  %278 = icmp ult i64 %277, -4096
+  %279 = zext i1 %278 to i32
+  %280 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 11, i64 %246, i64 %245, i64 0, i64 0, i64 0, i64 0) #5
+  br label %281
+
+281:                                              ; preds = %244, %275
+  %282 = phi i32 [ %279, %275 ], [ 0, %244 ]
+  %283 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %242, i64 0, i64 0, i64 0, i64 0, i64 0) #5
   br label %284
 
-282:                                              ; preds = %276
-  %283 = cmpxchg i64* %279, i64 0, i64 %274 monotonic monotonic, align 8
-  br label %284
+284:                                              ; preds = %194, %236, %281, %241
+  %285 = phi i32 [ 0, %241 ], [ %282, %281 ], [ 0, %236 ], [ 0, %194 ]
+  call void @llvm.lifetime.end.p0i8(i64 4, i8* nonnull %141) #5
+  call void @llvm.lifetime.end.p0i8(i64 24, i8* nonnull %136) #5
+  br label %286
 
-284:                                              ; preds = %282, %280, %271
-  %285 = add nuw i64 %272, 1
-  %286 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 7), align 8
-  %287 = icmp ult i64 %285, %286
-  br i1 %287, label %271, label %288, !llvm.loop !14
+286:                                              ; preds = %126, %120, %73, %284, %132, %129
+  %287 = phi i32 [ %285, %284 ], [ 0, %132 ], [ 0, %129 ], [ 0, %73 ], [ 0, %120 ], [ 0, %126 ]
+  %288 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 11), align 8
+  %289 = icmp ne i64 %288, 0
+  %290 = select i1 %4, i1 %289, i1 false
+  br i1 %290, label %291, label %294
 
-288:                                              ; preds = %284, %262
-  %289 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 9, i64 ptrtoint (%struct.header* @probeloom_data to i64), i64 %258, i64 3, i64 17, i64 %255, i64 0) #4
-  %290 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 11, i64 %259, i64 %258, i64 0, i64 0, i64 0, i64 0) #4
-  br label %291
-
-291:                                              ; preds = %257, %288
-  %292 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %255, i64 0, i64 0, i64 0, i64 0, i64 0) #4
-  br label %293
-
-293:                                              ; preds = %207, %249, %291, %254
-  call void @llvm.lifetime.end.p0i8(i64 4, i8* nonnull %154) #4
-  call void @llvm.lifetime.end.p0i8(i64 24, i8* nonnull %149) #4
+291:                                              ; preds = %286
+  %292 = tail call fastcc i64 @told_by_kernel(%struct.scratch* noundef nonnull %67, i64 noundef 25, i64 noundef 0) #4
+  %293 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 11), align 8
   br label %294
 
-294:                                              ; preds = %134, %129, %137, %121, %112, %65, %293, %144, %142
-  %295 = ptrtoint i8* %58 to i64
-  %296 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 11, i64 %295, i64 82688, i64 0, i64 0, i64 0, i64 0) #4
-  br label %297
+294:                                              ; preds = %291, %286
+  %295 = phi i64 [ %293, %291 ], [ %288, %286 ]
+  %296 = phi i64 [ %292, %291 ], [ %61, %286 ]
+  %297 = icmp ne i64 %296, 0
+  %298 = icmp ne i64 %295, 0
+  %299 = select i1 %297, i1 %298, i1 false
+  br i1 %299, label %300, label %301
 
-297:                                              ; preds = %39, %45, %5, %43, %49, %294, %53
+300:                                              ; preds = %294
+  tail call fastcc void @own(i64 noundef %296, i32 noundef %287) #4
+  br label %301
+
+301:                                              ; preds = %300, %294
+  %302 = ptrtoint i8* %66 to i64
+  %303 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 11, i64 %302, i64 82688, i64 0, i64 0, i64 0, i64 0) #5
+  br label %304
+
+304:                                              ; preds = %301, %60, %53, %58
   ret void
 }
 
 ; Function Attrs: argmemonly mustprogress nofree nosync nounwind willreturn
 declare void @llvm.lifetime.start.p0i8(i64 immarg, i8* nocapture) #1
+
+; Function Attrs: noredzone nounwind optsize
+define internal fastcc void @own(i64 noundef %0, i32 noundef %1) unnamed_addr #0 {
+  %3 = alloca %struct.stat, align 8
+  %4 = alloca [2 x i64], align 16
+  %5 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 11), align 8
+  %6 = getelementptr inbounds i8, i8* bitcast (%struct.header* @probeloom_data to i8*), i64 %5
+  %7 = bitcast i8* %6 to i64*
+  %8 = bitcast [2 x i64]* %4 to i8*
+  call void @llvm.lifetime.start.p0i8(i64 16, i8* nonnull %8) #5
+  %9 = ptrtoint [2 x i64]* %4 to i64
+  %10 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 97, i64 3, i64 %9, i64 0, i64 0, i64 0, i64 0) #5
+  %11 = icmp ult i64 %10, -4095
+  br i1 %11, label %12, label %64
+
+12:                                               ; preds = %2
+  %13 = getelementptr inbounds [2 x i64], [2 x i64]* %4, i64 0, i64 0
+  %14 = load i64, i64* %13, align 16
+  %15 = icmp ult i64 %14, 8388608
+  %16 = lshr i64 %14, 2
+  %17 = mul i64 %16, -3
+  %18 = select i1 %15, i64 %17, i64 9223372036848484352
+  %19 = icmp eq i32 %1, 0
+  br i1 %19, label %61, label %20
+
+20:                                               ; preds = %12
+  %21 = bitcast %struct.stat* %3 to i8*
+  call void @llvm.lifetime.start.p0i8(i64 144, i8* nonnull %21) #5
+  %22 = ptrtoint %struct.stat* %3 to i64
+  %23 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 4, i64 ptrtoint ([18 x i8]* @.str.1 to i64), i64 %22, i64 0, i64 0, i64 0, i64 0) #5
+  %24 = icmp ult i64 %23, -4095
+  br i1 %24, label %25, label %42
+
+25:                                               ; preds = %20
+  %26 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 39, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0) #5
+  %27 = load atomic i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 12) monotonic, align 8
+  %28 = and i64 %27, 4194303
+  %29 = icmp eq i64 %27, 0
+  br i1 %29, label %43, label %30
+
+30:                                               ; preds = %25
+  %31 = lshr i64 %27, 32
+  %32 = trunc i64 %31 to i32
+  %33 = getelementptr inbounds %struct.stat, %struct.stat* %3, i64 0, i32 1
+  %34 = load i64, i64* %33, align 8
+  %35 = trunc i64 %34 to i32
+  %36 = icmp eq i32 %32, %35
+  br i1 %36, label %37, label %42
+
+37:                                               ; preds = %30
+  %38 = icmp eq i64 %28, %26
+  br i1 %38, label %43, label %39
+
+39:                                               ; preds = %37
+  %40 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 62, i64 %28, i64 0, i64 0, i64 0, i64 0, i64 0) #5
+  %41 = icmp eq i64 %40, -3
+  br i1 %41, label %43, label %42
+
+42:                                               ; preds = %20, %39, %30
+  call void @llvm.lifetime.end.p0i8(i64 144, i8* nonnull %21) #5
+  br label %64
+
+43:                                               ; preds = %25, %37, %39
+  %44 = getelementptr inbounds %struct.stat, %struct.stat* %3, i64 0, i32 1
+  %45 = load i64, i64* %44, align 8
+  %46 = shl i64 %45, 32
+  %47 = add i64 %27, 4194304
+  %48 = and i64 %47, 4290772992
+  %49 = or i64 %46, %48
+  %50 = or i64 %49, %26
+  %51 = cmpxchg i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 12), i64 %27, i64 %50 monotonic monotonic, align 8
+  %52 = extractvalue { i64, i1 } %51, 1
+  call void @llvm.lifetime.end.p0i8(i64 144, i8* nonnull %21) #5
+  br i1 %52, label %53, label %64
+
+53:                                               ; preds = %43
+  %54 = ptrtoint i8* %6 to i64
+  %55 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 9, i64 %54, i64 4096, i64 3, i64 50, i64 -1, i64 0) #5
+  %56 = add i64 %55, 4095
+  %57 = icmp ult i64 %56, 4096
+  br i1 %57, label %64, label %58
+
+58:                                               ; preds = %53
+  %59 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 28, i64 %54, i64 4096, i64 18, i64 0, i64 0, i64 0) #5
+  %60 = icmp ult i64 %59, -4095
+  br i1 %60, label %61, label %64
+
+61:                                               ; preds = %58, %12
+  %62 = add i64 %18, %0
+  %63 = or i64 %62, -9223372036854775808
+  store i64 %63, i64* %7, align 8
+  br label %64
+
+64:                                               ; preds = %42, %43, %53, %58, %2, %61
+  call void @llvm.lifetime.end.p0i8(i64 16, i8* nonnull %8) #5
+  ret void
+}
 
 ; Function Attrs: noredzone nounwind optsize
 define internal fastcc i64 @open_data(%struct.scratch* noundef %0, i32* nocapture noundef writeonly %1) unnamed_addr #0 {
@@ -610,11 +716,11 @@ define internal fastcc i64 @open_data(%struct.scratch* noundef %0, i32* nocaptur
 
 36:                                               ; preds = %2, %139
   %37 = phi i32 [ 0, %2 ], [ %140, %139 ]
-  call void @llvm.lifetime.start.p0i8(i64 144, i8* nonnull %6) #4
+  call void @llvm.lifetime.start.p0i8(i64 144, i8* nonnull %6) #5
   br label %38
 
 38:                                               ; preds = %38, %36
-  %39 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 2, i64 %8, i64 526594, i64 0, i64 0, i64 0, i64 0) #4
+  %39 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 2, i64 %8, i64 526594, i64 0, i64 0, i64 0, i64 0) #5
   %40 = icmp eq i64 %39, -4
   br i1 %40, label %38, label %41, !llvm.loop !8
 
@@ -624,7 +730,7 @@ define internal fastcc i64 @open_data(%struct.scratch* noundef %0, i32* nocaptur
   br i1 %42, label %43, label %46
 
 43:                                               ; preds = %41
-  %44 = call fastcc i64 @create(%struct.scratch* noundef %0, i32 noundef 0, i32 noundef 0) #6
+  %44 = call fastcc i64 @create(%struct.scratch* noundef %0, i32 noundef 0, i32 noundef 0) #4
   %45 = icmp eq i64 %44, -17
   br i1 %45, label %139, label %137
 
@@ -633,12 +739,12 @@ define internal fastcc i64 @open_data(%struct.scratch* noundef %0, i32* nocaptur
   br i1 %47, label %48, label %137
 
 48:                                               ; preds = %46
-  %49 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 5, i64 %39, i64 %9, i64 0, i64 0, i64 0, i64 0) #4
+  %49 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 5, i64 %39, i64 %9, i64 0, i64 0, i64 0, i64 0) #5
   %50 = icmp ult i64 %49, -4095
   br i1 %50, label %53, label %51
 
 51:                                               ; preds = %48
-  %52 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %39, i64 0, i64 0, i64 0, i64 0, i64 0) #4
+  %52 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %39, i64 0, i64 0, i64 0, i64 0, i64 0) #5
   br label %137
 
 53:                                               ; preds = %48
@@ -653,8 +759,8 @@ define internal fastcc i64 @open_data(%struct.scratch* noundef %0, i32* nocaptur
   br i1 %59, label %108, label %60
 
 60:                                               ; preds = %57
-  %61 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 17, i64 %39, i64 %14, i64 368, i64 0, i64 0, i64 0) #4
-  %62 = icmp eq i64 %61, 368
+  %61 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 17, i64 %39, i64 %14, i64 384, i64 0, i64 0, i64 0) #5
+  %62 = icmp eq i64 %61, 384
   br i1 %62, label %63, label %105
 
 63:                                               ; preds = %60
@@ -673,7 +779,7 @@ define internal fastcc i64 @open_data(%struct.scratch* noundef %0, i32* nocaptur
   %72 = load i64, i64* %19, align 8
   %73 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 4, i64 1), align 8
   %74 = icmp eq i64 %72, %73
-  br i1 %74, label %75, label %105, !llvm.loop !15
+  br i1 %74, label %75, label %105, !llvm.loop !14
 
 75:                                               ; preds = %71
   %76 = load i32, i32* %21, align 8
@@ -691,13 +797,13 @@ define internal fastcc i64 @open_data(%struct.scratch* noundef %0, i32* nocaptur
   %84 = load i64, i64* %35, align 8
   %85 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 3, i64 1), align 8
   %86 = icmp eq i64 %84, %85
-  br i1 %86, label %87, label %98, !llvm.loop !15
+  br i1 %86, label %87, label %98, !llvm.loop !14
 
 87:                                               ; preds = %83, %91
   %88 = phi i64 [ %97, %91 ], [ 2, %83 ]
   %89 = phi i64 [ %88, %91 ], [ 1, %83 ]
   %90 = icmp eq i64 %88, 4
-  br i1 %90, label %101, label %91, !llvm.loop !15
+  br i1 %90, label %101, label %91, !llvm.loop !14
 
 91:                                               ; preds = %87
   %92 = getelementptr inbounds %struct.header, %struct.header* %11, i64 0, i32 3, i64 %88
@@ -706,7 +812,7 @@ define internal fastcc i64 @open_data(%struct.scratch* noundef %0, i32* nocaptur
   %95 = load i64, i64* %94, align 8
   %96 = icmp eq i64 %93, %95
   %97 = add nuw nsw i64 %88, 1
-  br i1 %96, label %87, label %98, !llvm.loop !15
+  br i1 %96, label %87, label %98, !llvm.loop !14
 
 98:                                               ; preds = %91, %83
   %99 = phi i64 [ 0, %83 ], [ %89, %91 ]
@@ -722,7 +828,7 @@ define internal fastcc i64 @open_data(%struct.scratch* noundef %0, i32* nocaptur
 105:                                              ; preds = %53, %63, %60, %67, %71
   %106 = phi i32 [ 2, %71 ], [ 2, %67 ], [ 3, %60 ], [ 3, %63 ], [ 3, %53 ]
   store i32 %106, i32* %1, align 4
-  %107 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %39, i64 0, i64 0, i64 0, i64 0, i64 0) #4
+  %107 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %39, i64 0, i64 0, i64 0, i64 0, i64 0) #5
   br label %137
 
 108:                                              ; preds = %57, %101, %98, %75, %79
@@ -737,18 +843,18 @@ define internal fastcc i64 @open_data(%struct.scratch* noundef %0, i32* nocaptur
   br i1 %111, label %113, label %137
 
 113:                                              ; preds = %109, %108
-  call void @llvm.lifetime.start.p0i8(i64 144, i8* nonnull %26) #4
-  %114 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 73, i64 %39, i64 6, i64 0, i64 0, i64 0, i64 0) #4
+  call void @llvm.lifetime.start.p0i8(i64 144, i8* nonnull %26) #5
+  %114 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 73, i64 %39, i64 6, i64 0, i64 0, i64 0, i64 0) #5
   %115 = icmp eq i64 %114, -11
   br i1 %115, label %116, label %118
 
 116:                                              ; preds = %113
-  call void @llvm.lifetime.end.p0i8(i64 144, i8* nonnull %26) #4
-  %117 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %39, i64 0, i64 0, i64 0, i64 0, i64 0) #4
+  call void @llvm.lifetime.end.p0i8(i64 144, i8* nonnull %26) #5
+  %117 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %39, i64 0, i64 0, i64 0, i64 0, i64 0) #5
   br label %135
 
 118:                                              ; preds = %113
-  %119 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 4, i64 %8, i64 %27, i64 0, i64 0, i64 0, i64 0) #4
+  %119 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 4, i64 %8, i64 %27, i64 0, i64 0, i64 0, i64 0) #5
   %120 = icmp ult i64 %119, -4095
   br i1 %120, label %121, label %129
 
@@ -765,37 +871,37 @@ define internal fastcc i64 @open_data(%struct.scratch* noundef %0, i32* nocaptur
   br i1 %128, label %131, label %129
 
 129:                                              ; preds = %125, %121, %118
-  call void @llvm.lifetime.end.p0i8(i64 144, i8* nonnull %26) #4
-  %130 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %39, i64 0, i64 0, i64 0, i64 0, i64 0) #4
+  call void @llvm.lifetime.end.p0i8(i64 144, i8* nonnull %26) #5
+  %130 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %39, i64 0, i64 0, i64 0, i64 0, i64 0) #5
   br label %139
 
 131:                                              ; preds = %125
   %132 = load i32, i32* %12, align 8
-  %133 = call fastcc i64 @create(%struct.scratch* noundef %0, i32 noundef 1, i32 noundef %132) #5
-  call void @llvm.lifetime.end.p0i8(i64 144, i8* nonnull %26) #4
-  %134 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %39, i64 0, i64 0, i64 0, i64 0, i64 0) #4
+  %133 = call fastcc i64 @create(%struct.scratch* noundef %0, i32 noundef 1, i32 noundef %132) #6
+  call void @llvm.lifetime.end.p0i8(i64 144, i8* nonnull %26) #5
+  %134 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %39, i64 0, i64 0, i64 0, i64 0, i64 0) #5
   switch i64 %133, label %137 [
     i64 -11, label %135
     i64 -17, label %139
   ]
 
 135:                                              ; preds = %116, %131
-  call void @llvm.lifetime.start.p0i8(i64 16, i8* nonnull %32) #4
+  call void @llvm.lifetime.start.p0i8(i64 16, i8* nonnull %32) #5
   call void @llvm.memcpy.p0i8.p0i8.i64(i8* noundef nonnull align 16 dereferenceable(16) %32, i8* noundef nonnull align 16 dereferenceable(16) bitcast ([2 x i64]* @__const.open_data.millisecond to i8*), i64 16, i1 false)
-  %136 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 35, i64 %33, i64 0, i64 0, i64 0, i64 0, i64 0) #4
-  call void @llvm.lifetime.end.p0i8(i64 16, i8* nonnull %32) #4
+  %136 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 35, i64 %33, i64 0, i64 0, i64 0, i64 0, i64 0) #5
+  call void @llvm.lifetime.end.p0i8(i64 16, i8* nonnull %32) #5
   br label %139
 
 137:                                              ; preds = %109, %43, %46, %131, %51, %105
   %138 = phi i64 [ -1, %105 ], [ -1, %51 ], [ %133, %131 ], [ %39, %109 ], [ %39, %46 ], [ %44, %43 ]
-  call void @llvm.lifetime.end.p0i8(i64 144, i8* nonnull %6) #4
+  call void @llvm.lifetime.end.p0i8(i64 144, i8* nonnull %6) #5
   br label %142
 
 139:                                              ; preds = %43, %135, %131, %129
-  call void @llvm.lifetime.end.p0i8(i64 144, i8* nonnull %6) #4
+  call void @llvm.lifetime.end.p0i8(i64 144, i8* nonnull %6) #5
   %140 = add nuw nsw i32 %37, 1
   %141 = icmp eq i32 %140, 2000
-  br i1 %141, label %142, label %36, !llvm.loop !16
+  br i1 %141, label %142, label %36, !llvm.loop !15
 
 142:                                              ; preds = %139, %137
   %143 = phi i64 [ %138, %137 ], [ -1, %139 ]
@@ -804,6 +910,62 @@ define internal fastcc i64 @open_data(%struct.scratch* noundef %0, i32* nocaptur
 
 ; Function Attrs: argmemonly mustprogress nofree nosync nounwind willreturn
 declare void @llvm.lifetime.end.p0i8(i64 immarg, i8* nocapture) #1
+
+; Function Attrs: noredzone nounwind optsize
+define internal fastcc i64 @told_by_kernel(%struct.scratch* noundef %0, i64 noundef %1, i64 noundef %2) unnamed_addr #0 {
+  br label %4
+
+4:                                                ; preds = %4, %3
+  %5 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 2, i64 ptrtoint ([16 x i8]* @.str.4 to i64), i64 526592, i64 0, i64 0, i64 0, i64 0) #5
+  %6 = icmp eq i64 %5, -4
+  br i1 %6, label %4, label %7, !llvm.loop !8
+
+7:                                                ; preds = %4
+  %8 = icmp ult i64 %5, -4095
+  br i1 %8, label %9, label %33
+
+9:                                                ; preds = %7
+  %10 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 3, i64 0
+  %11 = ptrtoint i8* %10 to i64
+  br label %12
+
+12:                                               ; preds = %12, %9
+  %13 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 0, i64 %5, i64 %11, i64 4096, i64 0, i64 0, i64 0) #5
+  %14 = icmp eq i64 %13, -4
+  br i1 %14, label %12, label %15, !llvm.loop !9
+
+15:                                               ; preds = %12
+  %16 = bitcast i8* %10 to i64*
+  %17 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %5, i64 0, i64 0, i64 0, i64 0, i64 0) #5
+  br label %18
+
+18:                                               ; preds = %27, %15
+  %19 = phi i64 [ 0, %15 ], [ %20, %27 ]
+  %20 = add nuw nsw i64 %19, 2
+  %21 = shl nsw i64 %20, 3
+  %22 = icmp sgt i64 %21, %13
+  br i1 %22, label %33, label %23
+
+23:                                               ; preds = %18
+  %24 = getelementptr inbounds i64, i64* %16, i64 %19
+  %25 = load i64, i64* %24, align 8
+  %26 = icmp eq i64 %25, 0
+  br i1 %26, label %33, label %27
+
+27:                                               ; preds = %23
+  %28 = icmp eq i64 %25, %1
+  br i1 %28, label %29, label %18, !llvm.loop !16
+
+29:                                               ; preds = %27
+  %30 = or i64 %19, 1
+  %31 = getelementptr inbounds i64, i64* %16, i64 %30
+  %32 = load i64, i64* %31, align 8
+  br label %33
+
+33:                                               ; preds = %18, %23, %29, %7
+  %34 = phi i64 [ %2, %7 ], [ %32, %29 ], [ %2, %23 ], [ %2, %18 ]
+  ret i64 %34
+}
 
 ; Function Attrs: nofree norecurse noredzone nosync nounwind optsize
 define internal fastcc void @put_number(%struct.text* nocapture noundef %0, i64 noundef %1) unnamed_addr #2 {
@@ -868,7 +1030,7 @@ define internal fastcc i64 @create(%struct.scratch* noundef %0, i32 noundef %1, 
   %4 = alloca [2 x i64], align 16
   %5 = alloca %struct.text, align 8
   %6 = bitcast %struct.text* %5 to i8*
-  call void @llvm.lifetime.start.p0i8(i64 24, i8* nonnull %6) #4
+  call void @llvm.lifetime.start.p0i8(i64 24, i8* nonnull %6) #5
   %7 = getelementptr inbounds %struct.text, %struct.text* %5, i64 0, i32 0
   %8 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 2, i64 0
   store i8* %8, i8** %7, align 8
@@ -928,13 +1090,13 @@ define internal fastcc i64 @create(%struct.scratch* noundef %0, i32 noundef %1, 
   %39 = phi i64 [ %32, %34 ], [ %28, %26 ]
   %40 = load i8, i8* %31, align 1
   %41 = icmp eq i8* %31, getelementptr inbounds ([12 x i8], [12 x i8]* @.str.3, i64 0, i64 11)
-  br i1 %41, label %42, label %26, !llvm.loop !12
+  br i1 %41, label %42, label %26, !llvm.loop !11
 
 42:                                               ; preds = %37
   store i64 %39, i64* %9, align 8
   store i32 %38, i32* %10, align 8
-  %43 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 39, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0) #4
-  call fastcc void @put_number(%struct.text* noundef nonnull %5, i64 noundef %43) #6
+  %43 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 39, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0) #5
+  call fastcc void @put_number(%struct.text* noundef nonnull %5, i64 noundef %43) #4
   %44 = load i64, i64* %9, align 8
   %45 = add i64 %44, 1
   %46 = icmp ugt i64 %45, 4351
@@ -984,13 +1146,13 @@ define internal fastcc i64 @create(%struct.scratch* noundef %0, i32 noundef %1, 
   br label %71
 
 71:                                               ; preds = %66, %67
-  call fastcc void @put_number(%struct.text* noundef nonnull %5, i64 noundef %65) #6
+  call fastcc void @put_number(%struct.text* noundef nonnull %5, i64 noundef %65) #4
   %72 = load i32, i32* %10, align 8
   %73 = icmp eq i32 %72, 0
   br i1 %73, label %74, label %189
 
 74:                                               ; preds = %71, %74
-  %75 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 2, i64 %47, i64 526786, i64 438, i64 0, i64 0, i64 0) #4
+  %75 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 2, i64 %47, i64 526786, i64 438, i64 0, i64 0, i64 0) #5
   %76 = icmp eq i64 %75, -4
   br i1 %76, label %74, label %77, !llvm.loop !8
 
@@ -1007,9 +1169,9 @@ define internal fastcc i64 @create(%struct.scratch* noundef %0, i32 noundef %1, 
 
 84:                                               ; preds = %82
   %85 = bitcast [2 x i64]* %4 to i8*
-  call void @llvm.lifetime.start.p0i8(i64 16, i8* nonnull %85) #4
+  call void @llvm.lifetime.start.p0i8(i64 16, i8* nonnull %85) #5
   %86 = ptrtoint [2 x i64]* %4 to i64
-  %87 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 97, i64 1, i64 %86, i64 0, i64 0, i64 0, i64 0) #4
+  %87 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 97, i64 1, i64 %86, i64 0, i64 0, i64 0, i64 0) #5
   %88 = icmp ult i64 %87, -4095
   br i1 %88, label %89, label %161
 
@@ -1022,9 +1184,9 @@ define internal fastcc i64 @create(%struct.scratch* noundef %0, i32 noundef %1, 
 
 94:                                               ; preds = %89, %105
   %95 = phi i8* [ %107, %105 ], [ bitcast (%struct.header* @probeloom_data to i8*), %89 ]
-  %96 = phi i64 [ %106, %105 ], [ 368, %89 ]
+  %96 = phi i64 [ %106, %105 ], [ 384, %89 ]
   %97 = ptrtoint i8* %95 to i64
-  %98 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 1, i64 %75, i64 %97, i64 %96, i64 0, i64 0, i64 0) #4
+  %98 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 1, i64 %75, i64 %97, i64 %96, i64 0, i64 0, i64 0) #5
   %99 = icmp eq i64 %98, -4
   br i1 %99, label %105, label %100, !llvm.loop !22
 
@@ -1045,7 +1207,7 @@ define internal fastcc i64 @create(%struct.scratch* noundef %0, i32 noundef %1, 
 
 109:                                              ; preds = %105
   %110 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 9), align 8
-  %111 = add i64 %110, -368
+  %111 = add i64 %110, -384
   %112 = icmp eq i64 %111, 0
   br i1 %112, label %139, label %113
 
@@ -1063,7 +1225,7 @@ define internal fastcc i64 @create(%struct.scratch* noundef %0, i32 noundef %1, 
   %120 = phi i8* [ %132, %130 ], [ %114, %115 ]
   %121 = phi i64 [ %131, %130 ], [ %118, %115 ]
   %122 = ptrtoint i8* %120 to i64
-  %123 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 1, i64 %75, i64 %122, i64 %121, i64 0, i64 0, i64 0) #4
+  %123 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 1, i64 %75, i64 %122, i64 %121, i64 0, i64 0, i64 0) #5
   %124 = icmp eq i64 %123, -4
   br i1 %124, label %130, label %125, !llvm.loop !22
 
@@ -1092,7 +1254,7 @@ define internal fastcc i64 @create(%struct.scratch* noundef %0, i32 noundef %1, 
   br label %139
 
 139:                                              ; preds = %137, %109
-  %140 = phi i64 [ %138, %137 ], [ 368, %109 ]
+  %140 = phi i64 [ %138, %137 ], [ 384, %109 ]
   %141 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 5), align 8
   %142 = sub i64 %141, %140
   %143 = icmp eq i64 %142, 0
@@ -1106,7 +1268,7 @@ define internal fastcc i64 @create(%struct.scratch* noundef %0, i32 noundef %1, 
   %147 = phi i8* [ %159, %157 ], [ %145, %144 ]
   %148 = phi i64 [ %158, %157 ], [ %142, %144 ]
   %149 = ptrtoint i8* %147 to i64
-  %150 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 1, i64 %75, i64 %149, i64 %148, i64 0, i64 0, i64 0) #4
+  %150 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 1, i64 %75, i64 %149, i64 %148, i64 0, i64 0, i64 0) #5
   %151 = icmp eq i64 %150, -4
   br i1 %151, label %157, label %152, !llvm.loop !22
 
@@ -1126,43 +1288,43 @@ define internal fastcc i64 @create(%struct.scratch* noundef %0, i32 noundef %1, 
   br i1 %160, label %162, label %146
 
 161:                                              ; preds = %100, %125, %152, %84, %89
-  call void @llvm.lifetime.end.p0i8(i64 16, i8* nonnull %85) #4
+  call void @llvm.lifetime.end.p0i8(i64 16, i8* nonnull %85) #5
   br label %185
 
 162:                                              ; preds = %157, %139
-  call void @llvm.lifetime.end.p0i8(i64 16, i8* nonnull %85) #4
+  call void @llvm.lifetime.end.p0i8(i64 16, i8* nonnull %85) #5
   %163 = icmp eq i32 %1, 0
   br i1 %163, label %173, label %164
 
 164:                                              ; preds = %162
   %165 = and i32 %2, 511
   %166 = zext i32 %165 to i64
-  %167 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 91, i64 %75, i64 %166, i64 0, i64 0, i64 0, i64 0) #4
+  %167 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 91, i64 %75, i64 %166, i64 0, i64 0, i64 0, i64 0) #5
   %168 = icmp eq i64 %167, 0
   br i1 %168, label %169, label %185
 
 169:                                              ; preds = %164
   %170 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 1, i64 0
   %171 = ptrtoint i8* %170 to i64
-  %172 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 82, i64 %47, i64 %171, i64 0, i64 0, i64 0, i64 0) #4
+  %172 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 82, i64 %47, i64 %171, i64 0, i64 0, i64 0, i64 0) #5
   br label %182
 
 173:                                              ; preds = %162
   %174 = getelementptr inbounds %struct.scratch, %struct.scratch* %0, i64 0, i32 1, i64 0
   %175 = ptrtoint i8* %174 to i64
-  %176 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 316, i64 -100, i64 %47, i64 -100, i64 %175, i64 1, i64 0) #4
+  %176 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 316, i64 -100, i64 %47, i64 -100, i64 %175, i64 1, i64 0) #5
   switch i64 %176, label %182 [
     i64 -22, label %177
     i64 -38, label %177
   ]
 
 177:                                              ; preds = %173, %173
-  %178 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 86, i64 %47, i64 %175, i64 0, i64 0, i64 0, i64 0) #4
+  %178 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 86, i64 %47, i64 %175, i64 0, i64 0, i64 0, i64 0) #5
   %179 = icmp eq i64 %178, 0
   br i1 %179, label %180, label %185
 
 180:                                              ; preds = %177
-  %181 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 87, i64 %47, i64 0, i64 0, i64 0, i64 0, i64 0) #4
+  %181 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 87, i64 %47, i64 0, i64 0, i64 0, i64 0, i64 0) #5
   br label %189
 
 182:                                              ; preds = %173, %169
@@ -1172,13 +1334,13 @@ define internal fastcc i64 @create(%struct.scratch* noundef %0, i32 noundef %1, 
 
 185:                                              ; preds = %177, %161, %164, %182
   %186 = phi i64 [ %183, %182 ], [ %178, %177 ], [ -1, %161 ], [ %167, %164 ]
-  %187 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %75, i64 0, i64 0, i64 0, i64 0, i64 0) #4
-  %188 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 87, i64 %47, i64 0, i64 0, i64 0, i64 0, i64 0) #4
+  %187 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 3, i64 %75, i64 0, i64 0, i64 0, i64 0, i64 0) #5
+  %188 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 87, i64 %47, i64 0, i64 0, i64 0, i64 0, i64 0) #5
   br label %189
 
 189:                                              ; preds = %71, %180, %185, %182, %82
   %190 = phi i64 [ %75, %82 ], [ %186, %185 ], [ %75, %182 ], [ %75, %180 ], [ -1, %71 ]
-  call void @llvm.lifetime.end.p0i8(i64 24, i8* nonnull %6) #4
+  call void @llvm.lifetime.end.p0i8(i64 24, i8* nonnull %6) #5
   ret i64 %190
 }
 
@@ -1189,9 +1351,9 @@ attributes #0 = { noredzone nounwind optsize "frame-pointer"="none" "min-legal-v
 attributes #1 = { argmemonly mustprogress nofree nosync nounwind willreturn }
 attributes #2 = { nofree norecurse noredzone nosync nounwind optsize "frame-pointer"="none" "min-legal-vector-width"="0" "no-builtins" "no-jump-tables"="true" "no-trapping-math"="true" "stack-protector-buffer-size"="8" "target-cpu"="x86-64" "target-features"="-sse,-sse2,-mmx,-x87" "tune-cpu"="generic" }
 attributes #3 = { argmemonly mustprogress nofree nounwind willreturn }
-attributes #4 = { nounwind }
-attributes #5 = { nobuiltin noredzone nounwind optsize "no-builtins" }
-attributes #6 = { nobuiltin noredzone optsize "no-builtins" }
+attributes #4 = { nobuiltin noredzone optsize "no-builtins" }
+attributes #5 = { nounwind }
+attributes #6 = { nobuiltin noredzone nounwind optsize "no-builtins" }
 
 !llvm.module.flags = !{!0, !1}
 

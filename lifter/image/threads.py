@@ -20,6 +20,7 @@ _STARTERS: Final = frozenset(
 )  # fmt: skip
 """Functions that start a thread which goes on in the program's code. A process made by fork does not count, although
 it shares the counters: shells and interpreters fork, seldom go on in both, and would pay several times their time."""
+_CLONE: Final = frozenset(("clone", "__clone", "clone3", "__clone3"))
 _PREFIXES: Final = ("GOMP_parallel", "GOMP_task", "_ZNSt6thread", "_ZN3tbb", "g_thread_pool_")
 _ANY: Final = "syscall"
 """The function that makes any system call (a C++ library linked into the program waits with it for other threads)."""
@@ -34,7 +35,7 @@ _SYSCALLS: Final = re.compile(rb"(?:\xb8|\xc7\xc0)(?:\x38|\xb3\x01)\x00{2,3}.{0,
 
 
 def can_start_threads(image: Image) -> bool:
-    """Whether counters must be updated atomically to be exact. True when in doubt.
+    """Whether counters must be exact where several threads add to them. True when in doubt.
 
     A library is always in doubt, since its callers may have threads, and so is a static file without symbols.
     A dynamic program is judged by what it imports, and by the numbers that it passes to `syscall`: threads that a
@@ -54,6 +55,14 @@ def can_start_threads(image: Image) -> bool:
     if not names or any(_starts(name) or name == _ANY for name in names):
         return True
     return any(_SYSCALLS.search(segment.data) for segment in image.segments if segment.executable)
+
+
+def may_share_stacks(image: Image) -> bool:
+    """Whether a program may start threads on stacks of its choice, even on a part of the main thread's: it calls
+    `clone` itself. (Not known of a static one, whose C library does.)"""
+    if image.is_static or image.kind is Kind.LIBRARY:
+        return False
+    return not _CLONE.isdisjoint(image.imports) or (_ANY in image.imports and not _only_others(image))
 
 
 def _starts(name: str) -> bool:
@@ -79,9 +88,7 @@ def _only_others(image: Image) -> bool:
 def _numbers(code: bytes) -> set[int]:
     """What EDI may be set to in `code`, as control runs straight on to its end."""
     return {
-        int.from_bytes(found[1], "little")
-        for found in _NUMBER.finditer(code)
-        if _keeps_rdi(code[found.start() + 5 :])
+        int.from_bytes(found[1], "little") for found in _NUMBER.finditer(code) if _keeps_rdi(code[found.start() + 5 :])
     }
 
 
