@@ -136,8 +136,9 @@ class Rewritten:
     def difference(self, counts: dict[Point, int]) -> str:
         """One line on blocks that count otherwise in `counts`, but always the same here; '' if there are none."""
         found = self._settled(counts)
-        # A trampoline over the border of two pages cannot be written at once: such a block is refused.
-        if not found.keys() <= self.seen.keys() or len(self.seen) - len(found) > len(self.seen) // 4000:
+        # A trampoline over the border of two pages cannot be written at once: such a block is refused, and another that
+        # had no room beside it has some.
+        if len(found.keys() ^ self.seen.keys()) > max(2, len(self.seen) // 2000):
             return f"{len(found)} tracepoints instead of {len(self.seen)}"
         while wrong := self._wrong(found):
             if self.runs == _RUNS + _MORE_RUNS:
@@ -156,7 +157,7 @@ class Rewritten:
         return [
             (at, count)
             for at, count in found.items()
-            if self.seen[at] != {count} and len(self.seen[at]) == 1 and self.functions[at] not in _HEADERS
+            if self.seen.get(at, {count}) != {count} and len(self.seen[at]) == 1 and self.functions[at] not in _HEADERS
         ]
 
 

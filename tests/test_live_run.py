@@ -136,6 +136,60 @@ def test_code_in_the_cache_has_names(tool: Tool, library_calls: Path, tmp_path: 
             path.unlink()
 
 
+FORKING = """
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+__attribute__((noipa)) int before(int x) { return x * 1000003 + 12345; }
+__attribute__((noipa)) int after(int x) { return x * 1000033 + 54321; }
+int main(void)
+{
+    before(1);
+    pid_t child = fork();
+    if (!child) { after(2); printf("%d %d\\n", getppid(), getpid()); fflush(stdout); return getchar() != '\\n'; }
+    int status;
+    waitpid(child, &status, 0);
+    return status;
+}
+"""
+
+
+@pytest.mark.needs("gcc")
+def test_code_in_a_child_has_names_of_its_own(tool: Tool, tmp_path: Path) -> None:
+    program = compiled(tmp_path, "forking", FORKING)
+    command = [*tool.command, "run", "--symbols", "--probe=block:before", "--probe=block:after", program]
+    environment = {**os.environ, **tool.environment}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    ) as process:
+        assert process.stdout is not None
+        parent, child = process.stdout.readline().decode().split()
+        dumps = {pid: Path(f"/tmp/jit-{pid}.dump") for pid in (parent, child)}
+        for pid, dump in dumps.items():
+            maps = Path(f"/proc/{pid}/maps").read_text()
+            assert re.findall(r"\S+\.dump$", maps, re.MULTILINE) == [str(dump)]
+        process.communicate(b"\n", timeout=60)
+        assert process.returncode == 0
+    try:
+        assert re.findall(rb"before|after", dumps[parent].read_bytes()) == [b"before"]
+        assert re.findall(rb"before|after", dumps[child].read_bytes()) == [b"before", b"after"]
+        for pid, dump in dumps.items():
+            content = dump.read_bytes()
+            assert struct.unpack_from("<IIIIII", content)[2:] == (40, 62, 0, int(pid))
+            at = 40
+            while at < len(content):
+                kind, size, _, owner, _, address, _, length, _ = struct.unpack_from("<IIQIIQQQQ", content, at)
+                assert (kind, owner) == (0, int(pid))
+                names = Path(f"/tmp/perf-{pid}.map").read_text()
+                name = content[at + 56 : at + size - length - 1].decode()
+                assert f"{address:x} {length:x} {name}\n" in names
+                at += size
+    finally:
+        for pid in dumps:
+            for path in (f"/tmp/perf-{pid}.map", f"/tmp/probeloom-{pid}.symbols", f"/tmp/jit-{pid}.dump"):
+                Path(path).unlink()
+
+
 LOOPS = """
 #include <stdio.h>
 #include <unistd.h>

@@ -18,6 +18,7 @@ _FIXED_NOREPLACE: Final = 0x100000
 _FLAGS: Final = 0x02 | 0x20 | 0x4000 | _FIXED_NOREPLACE
 """MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MAP_FIXED_NOREPLACE."""
 _EEXIST: Final = 17
+_SCRATCH: Final = 64
 _ATTEMPTS: Final = 8
 
 
@@ -42,10 +43,15 @@ class Area:
         """In bytes, all three."""
         return self.end - self.start
 
+    @property
+    def scratch(self) -> int:
+        """Where no code is put: for strings that system calls made in the target are given."""
+        return self.code_end - _SCRATCH
+
     def take(self, size: int, alignment: int) -> int | None:
         """An address for `size` bytes of code; None if the area is full."""
         address = -(-self.used // alignment) * alignment
-        if address + size > self.code_end:
+        if address + size > self.scratch:
             return None
         self.used = address + size
         return address
@@ -70,7 +76,7 @@ def make_area(target: Target, low: int, high: int, code: int, counters: Counters
             _map(target, area.start, area.code_end, _PROT_READ | _PROT_EXEC)
             if pages:
                 _map(target, area.pages, area.end, _PROT_READ)
-            counters.map(target, area.counters, _FIXED_NOREPLACE, area.start)
+            counters.map(target, area.counters, _FIXED_NOREPLACE, area.scratch)
         except RemoteCallError as problem:
             target.syscall(_SYS_MUNMAP, start, size)
             if problem.errno != _EEXIST:

@@ -104,9 +104,9 @@ class Instrumentation:
         self._ask_for_called(module)
 
     def _show_dump(self, module: LiveModule) -> None:
-        if self.symbols is not None and self.symbols.dump is not None and module.area is not None:
+        if self.symbols is not None and module.area is not None:
             with suppress(OSError):  # the files are written later, and what is wrong with that is told then
-                self.symbols.dump.show(self.target, module.area.start)
+                self.symbols.dump.show(self.target, module.area.scratch)
 
     def switch(self, off: set[Spec]) -> None:
         """Let the actions of all guarded specs run, but for those that are `off`."""
@@ -271,7 +271,7 @@ class Instrumentation:
         with self.target.stopped():
             for number in [*self.modules]:
                 self.discard(number)
-            if self.symbols is not None and self.symbols.dump is not None:
+            if self.symbols is not None:
                 self.symbols.dump.hide(self.target)
 
     def _forget(self, number: int) -> None:
@@ -301,7 +301,7 @@ class Instrumentation:
         for answer in self._blocked:
             copy._keep(answer, 0.0)
         if self.symbols is not None:
-            copy.symbols = self.symbols.of_child(child.pid)
+            copy.symbols = self.symbols.of_child(child)
         for number, module in self.modules.items():
             own = copy.modules[number] = module.in_child()
             if copy.symbols is not None:
@@ -310,6 +310,7 @@ class Instrumentation:
                 own.count_apart(child)
                 if counting == "apart":
                     self._books.enter(number, own.data, own.counters)
+            copy._show_dump(own)
             copy._make_wait(own)
             copy._ask_for_called(own)
         return copy

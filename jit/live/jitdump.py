@@ -77,10 +77,14 @@ class JitDump:
 
     def hide(self, target: Target) -> None:
         """Take the mapping out again."""
+        self.hide_from_child(target)
+        self._mapped = 0
+
+    def hide_from_child(self, child: Target) -> None:
+        """Take it out of a child that fork has made, which has a dump of its own."""
         if self._mapped:
             with suppress(RemoteCallError, TargetBusyError):
-                target.syscall(_SYS_MUNMAP, self._mapped, PAGE)
-            self._mapped = 0
+                child.syscall(_SYS_MUNMAP, self._mapped, PAGE)
 
 
 def _now() -> int:

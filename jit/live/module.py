@@ -330,7 +330,7 @@ class LiveModule:
         """Give a child counters of its own."""
         assert self.area is not None
         self.counters = Counters(len(self.data.counters))
-        self.counters.map(target, self.area.counters, MAP_FIXED, self.area.code_end - 16)
+        self.counters.map(target, self.area.counters, MAP_FIXED, self.area.scratch)
 
     def switch(self, off: Container[Spec]) -> None:
         """Let the actions of guarded specs run, but for those that are `off`. No thread has to stand still for it."""

@@ -188,7 +188,7 @@ class Supervisor:
         space = Space(Instrumentation(target, faults, self._ask, self.books), faults, is_own, is_new, main)
         space.instrumentation.off = self._off
         if self._name_code:
-            space.instrumentation.symbols = SymbolFiles.of(target.pid)
+            space.instrumentation.symbols = SymbolFiles(target.pid)
         self._add(space)
         if is_new:
             space.hold.enter_context(target.stopped())

@@ -2,7 +2,7 @@
 
 perf reads /tmp/perf-PID.map by itself: a line of address, size and name a function. gdb is given the other file with
 `add-symbol-file /tmp/probeloom-PID.symbols` (it is an ELF file with nothing but symbols at absolute addresses). The
-dump, /tmp/jit-PID.dump, is for `perf inject --jit` (see `jit.live.jitdump`); children made by fork have none.
+dump, /tmp/jit-PID.dump, is for `perf inject --jit` (see `jit.live.jitdump`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final
 
 from jit.atomicfile import replacing
 from jit.live.jitdump import JitDump
+from jit.live.target import Target
 
 _SUFFIX: Final = " [probeloom]"
 _EHDR: Final = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -32,10 +33,12 @@ class SymbolFiles:
 
     pid: int
     directory: Path = Path("/tmp")
-    dump: JitDump | None = None
-    """None in a child: it has its parent's mapped."""
     _known: list[tuple[int, int, str]] = field(default_factory=list)
     _written: int = 0
+    dump: JitDump = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dump = JitDump(self.directory / f"jit-{self.pid}.dump", self.pid)
 
     @property
     def perf_map(self) -> Path:
@@ -47,23 +50,19 @@ class SymbolFiles:
         """The ELF file for gdb."""
         return self.directory / f"probeloom-{self.pid}.symbols"
 
-    @staticmethod
-    def of(pid: int) -> SymbolFiles:
-        """Those of a process that is followed from now on."""
-        files = SymbolFiles(pid)
-        files.dump = JitDump(files.directory / f"jit-{pid}.dump", pid)
-        return files
-
     def add(self, address: int, code: bytes, name: str) -> None:
         """Name a piece of code. A newline in a name (there is none in C) would end the line."""
         name = name.replace("\n", " ") + _SUFFIX
         self._known.append((address, len(code), name))
-        if self.dump is not None:
-            self.dump.add(address, code, name)
+        self.dump.add(address, code, name)
 
-    def of_child(self, pid: int) -> SymbolFiles:
-        """Those of a child, whose memory is a copy."""
-        return SymbolFiles(pid, self.directory, None, list(self._known))
+    def of_child(self, child: Target) -> SymbolFiles:
+        """Those of a child that fork has just made, whose memory is a copy."""
+        files = SymbolFiles(child.pid, self.directory, list(self._known))
+        for address, size, name in self._known:
+            files.dump.add(address, child.read(address, size), name)
+        self.dump.hide_from_child(child)
+        return files
 
     def write(self) -> None:
         """Bring the files up to date. Raises OSError."""
@@ -75,8 +74,7 @@ class SymbolFiles:
             file.write("".join(lines))
         with replacing(self.symbol_file) as descriptor, open(descriptor, "wb", closefd=False) as symbols:
             symbols.write(_elf(self._known))
-        if self.dump is not None:
-            self.dump.write()
+        self.dump.write()
         self._written = len(self._known)
 
 
