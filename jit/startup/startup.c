@@ -23,6 +23,7 @@ typedef long i64;
 #define ZERO_BYTES 65536ul
 #define VARIABLE "PROBELOOM_DATA="
 #define PROCESS 0x3FFFFFul  /* the number of a process in a claim: the kernel has none above it */
+#define HIGH 0x7FF000000000ul /* Linux has the main thread's stack above, at the top of what there is for programs */
 #define ATTEMPTS 2000       /* of a millisecond each, when another process renews the same file */
 
 /* Kept equal to HEADER of jit/datafile.py. */
@@ -432,12 +433,13 @@ static int claim(void) {
 /* Has the main thread count without a lock. `inside` is an address of its stack, above all that it has called.
  *
  * No other stack comes to lie above the lowest address to which the main thread's may grow. Its limit may have been
- * raised since, so not more than the usual one is believed; a quarter of it may be above `inside` (the arguments). */
+ * raised since, so not more than the usual one is believed; a quarter of it may be above `inside` (the arguments).
+ * An emulator may have put the stack anywhere, and others above it. */
 static void own(u64 inside, int shared) {
     u64 *owner = (u64 *)((u8 *)&probeloom_data + probeloom_data.owner_offset);
     u64 limit[2];
     u64 most = 8ul << 20;
-    if (failed(call3(SYS_getrlimit, RLIMIT_STACK, (u64)limit, 0)))
+    if (inside < HIGH || failed(call3(SYS_getrlimit, RLIMIT_STACK, (u64)limit, 0)))
         return;
     if (limit[0] < most)
         most = limit[0];
@@ -497,7 +499,7 @@ __attribute__((visibility("hidden"))) void probeloom_startup(const u64 *stack) {
     }
     if (!stack && probeloom_data.owner_offset)
         inside = told_by_kernel(scratch, AT_RANDOM, 0);
-    if (inside && probeloom_data.owner_offset)
+    if (probeloom_data.owner_offset)
         own(inside, shared);
     unmap(scratch, sizeof *scratch);
 }

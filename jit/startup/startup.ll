@@ -154,7 +154,7 @@ define hidden void @probeloom_startup(i64* noundef %0) local_unnamed_addr #0 {
 53:                                               ; preds = %39, %45, %49, %43, %5
   %54 = load i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 11), align 8
   %55 = icmp eq i64 %54, 0
-  br i1 %55, label %304, label %58
+  br i1 %55, label %302, label %58
 
 56:                                               ; preds = %49
   %57 = ptrtoint i64* %0 to i64
@@ -163,7 +163,7 @@ define hidden void @probeloom_startup(i64* noundef %0) local_unnamed_addr #0 {
 58:                                               ; preds = %53
   %59 = ptrtoint i64* %0 to i64
   tail call fastcc void @own(i64 noundef %59, i32 noundef 0) #4
-  br label %304
+  br label %302
 
 60:                                               ; preds = %56, %1
   %61 = phi i64 [ %57, %56 ], [ 0, %1 ]
@@ -174,7 +174,7 @@ define hidden void @probeloom_startup(i64* noundef %0) local_unnamed_addr #0 {
   %66 = select i1 %64, i8* %65, i8* null
   %67 = bitcast i8* %66 to %struct.scratch*
   %68 = icmp eq i8* %66, null
-  br i1 %68, label %304, label %69
+  br i1 %68, label %302, label %69
 
 69:                                               ; preds = %60
   br i1 %4, label %70, label %129
@@ -559,21 +559,19 @@ define hidden void @probeloom_startup(i64* noundef %0) local_unnamed_addr #0 {
 294:                                              ; preds = %291, %286
   %295 = phi i64 [ %293, %291 ], [ %288, %286 ]
   %296 = phi i64 [ %292, %291 ], [ %61, %286 ]
-  %297 = icmp ne i64 %296, 0
-  %298 = icmp ne i64 %295, 0
-  %299 = select i1 %297, i1 %298, i1 false
-  br i1 %299, label %300, label %301
+  %297 = icmp eq i64 %295, 0
+  br i1 %297, label %299, label %298
 
-300:                                              ; preds = %294
+298:                                              ; preds = %294
   tail call fastcc void @own(i64 noundef %296, i32 noundef %287) #4
-  br label %301
+  br label %299
 
-301:                                              ; preds = %300, %294
-  %302 = ptrtoint i8* %66 to i64
-  %303 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 11, i64 %302, i64 82688, i64 0, i64 0, i64 0, i64 0) #5
-  br label %304
+299:                                              ; preds = %298, %294
+  %300 = ptrtoint i8* %66 to i64
+  %301 = tail call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 11, i64 %300, i64 82688, i64 0, i64 0, i64 0, i64 0) #5
+  br label %302
 
-304:                                              ; preds = %301, %60, %53, %58
+302:                                              ; preds = %299, %60, %53, %58
   ret void
 }
 
@@ -589,90 +587,94 @@ define internal fastcc void @own(i64 noundef %0, i32 noundef %1) unnamed_addr #0
   %7 = bitcast i8* %6 to i64*
   %8 = bitcast [2 x i64]* %4 to i8*
   call void @llvm.lifetime.start.p0i8(i64 16, i8* nonnull %8) #5
-  %9 = ptrtoint [2 x i64]* %4 to i64
-  %10 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 97, i64 3, i64 %9, i64 0, i64 0, i64 0, i64 0) #5
-  %11 = icmp ult i64 %10, -4095
-  br i1 %11, label %12, label %64
+  %9 = icmp ult i64 %0, 140668768878592
+  br i1 %9, label %66, label %10
 
-12:                                               ; preds = %2
-  %13 = getelementptr inbounds [2 x i64], [2 x i64]* %4, i64 0, i64 0
-  %14 = load i64, i64* %13, align 16
-  %15 = icmp ult i64 %14, 8388608
-  %16 = lshr i64 %14, 2
-  %17 = mul i64 %16, -3
-  %18 = select i1 %15, i64 %17, i64 9223372036848484352
-  %19 = icmp eq i32 %1, 0
-  br i1 %19, label %61, label %20
+10:                                               ; preds = %2
+  %11 = ptrtoint [2 x i64]* %4 to i64
+  %12 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 97, i64 3, i64 %11, i64 0, i64 0, i64 0, i64 0) #5
+  %13 = icmp ult i64 %12, -4095
+  br i1 %13, label %14, label %66
 
-20:                                               ; preds = %12
-  %21 = bitcast %struct.stat* %3 to i8*
-  call void @llvm.lifetime.start.p0i8(i64 144, i8* nonnull %21) #5
-  %22 = ptrtoint %struct.stat* %3 to i64
-  %23 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 4, i64 ptrtoint ([18 x i8]* @.str.1 to i64), i64 %22, i64 0, i64 0, i64 0, i64 0) #5
-  %24 = icmp ult i64 %23, -4095
-  br i1 %24, label %25, label %42
+14:                                               ; preds = %10
+  %15 = getelementptr inbounds [2 x i64], [2 x i64]* %4, i64 0, i64 0
+  %16 = load i64, i64* %15, align 16
+  %17 = icmp ult i64 %16, 8388608
+  %18 = lshr i64 %16, 2
+  %19 = mul i64 %18, -3
+  %20 = select i1 %17, i64 %19, i64 9223372036848484352
+  %21 = icmp eq i32 %1, 0
+  br i1 %21, label %63, label %22
 
-25:                                               ; preds = %20
-  %26 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 39, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0) #5
-  %27 = load atomic i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 12) monotonic, align 8
-  %28 = and i64 %27, 4194303
-  %29 = icmp eq i64 %27, 0
-  br i1 %29, label %43, label %30
+22:                                               ; preds = %14
+  %23 = bitcast %struct.stat* %3 to i8*
+  call void @llvm.lifetime.start.p0i8(i64 144, i8* nonnull %23) #5
+  %24 = ptrtoint %struct.stat* %3 to i64
+  %25 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 4, i64 ptrtoint ([18 x i8]* @.str.1 to i64), i64 %24, i64 0, i64 0, i64 0, i64 0) #5
+  %26 = icmp ult i64 %25, -4095
+  br i1 %26, label %27, label %44
 
-30:                                               ; preds = %25
-  %31 = lshr i64 %27, 32
-  %32 = trunc i64 %31 to i32
-  %33 = getelementptr inbounds %struct.stat, %struct.stat* %3, i64 0, i32 1
-  %34 = load i64, i64* %33, align 8
-  %35 = trunc i64 %34 to i32
-  %36 = icmp eq i32 %32, %35
-  br i1 %36, label %37, label %42
+27:                                               ; preds = %22
+  %28 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 39, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0) #5
+  %29 = load atomic i64, i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 12) monotonic, align 8
+  %30 = and i64 %29, 4194303
+  %31 = icmp eq i64 %29, 0
+  br i1 %31, label %45, label %32
 
-37:                                               ; preds = %30
-  %38 = icmp eq i64 %28, %26
-  br i1 %38, label %43, label %39
+32:                                               ; preds = %27
+  %33 = lshr i64 %29, 32
+  %34 = trunc i64 %33 to i32
+  %35 = getelementptr inbounds %struct.stat, %struct.stat* %3, i64 0, i32 1
+  %36 = load i64, i64* %35, align 8
+  %37 = trunc i64 %36 to i32
+  %38 = icmp eq i32 %34, %37
+  br i1 %38, label %39, label %44
 
-39:                                               ; preds = %37
-  %40 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 62, i64 %28, i64 0, i64 0, i64 0, i64 0, i64 0) #5
-  %41 = icmp eq i64 %40, -3
-  br i1 %41, label %43, label %42
+39:                                               ; preds = %32
+  %40 = icmp eq i64 %30, %28
+  br i1 %40, label %45, label %41
 
-42:                                               ; preds = %20, %39, %30
-  call void @llvm.lifetime.end.p0i8(i64 144, i8* nonnull %21) #5
-  br label %64
+41:                                               ; preds = %39
+  %42 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 62, i64 %30, i64 0, i64 0, i64 0, i64 0, i64 0) #5
+  %43 = icmp eq i64 %42, -3
+  br i1 %43, label %45, label %44
 
-43:                                               ; preds = %25, %37, %39
-  %44 = getelementptr inbounds %struct.stat, %struct.stat* %3, i64 0, i32 1
-  %45 = load i64, i64* %44, align 8
-  %46 = shl i64 %45, 32
-  %47 = add i64 %27, 4194304
-  %48 = and i64 %47, 4290772992
-  %49 = or i64 %46, %48
-  %50 = or i64 %49, %26
-  %51 = cmpxchg i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 12), i64 %27, i64 %50 monotonic monotonic, align 8
-  %52 = extractvalue { i64, i1 } %51, 1
-  call void @llvm.lifetime.end.p0i8(i64 144, i8* nonnull %21) #5
-  br i1 %52, label %53, label %64
+44:                                               ; preds = %22, %41, %32
+  call void @llvm.lifetime.end.p0i8(i64 144, i8* nonnull %23) #5
+  br label %66
 
-53:                                               ; preds = %43
-  %54 = ptrtoint i8* %6 to i64
-  %55 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 9, i64 %54, i64 4096, i64 3, i64 50, i64 -1, i64 0) #5
-  %56 = add i64 %55, 4095
-  %57 = icmp ult i64 %56, 4096
-  br i1 %57, label %64, label %58
+45:                                               ; preds = %27, %39, %41
+  %46 = getelementptr inbounds %struct.stat, %struct.stat* %3, i64 0, i32 1
+  %47 = load i64, i64* %46, align 8
+  %48 = shl i64 %47, 32
+  %49 = add i64 %29, 4194304
+  %50 = and i64 %49, 4290772992
+  %51 = or i64 %48, %50
+  %52 = or i64 %51, %28
+  %53 = cmpxchg i64* getelementptr inbounds (%struct.header, %struct.header* @probeloom_data, i64 0, i32 12), i64 %29, i64 %52 monotonic monotonic, align 8
+  %54 = extractvalue { i64, i1 } %53, 1
+  call void @llvm.lifetime.end.p0i8(i64 144, i8* nonnull %23) #5
+  br i1 %54, label %55, label %66
 
-58:                                               ; preds = %53
-  %59 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 28, i64 %54, i64 4096, i64 18, i64 0, i64 0, i64 0) #5
-  %60 = icmp ult i64 %59, -4095
-  br i1 %60, label %61, label %64
+55:                                               ; preds = %45
+  %56 = ptrtoint i8* %6 to i64
+  %57 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 9, i64 %56, i64 4096, i64 3, i64 50, i64 -1, i64 0) #5
+  %58 = add i64 %57, 4095
+  %59 = icmp ult i64 %58, 4096
+  br i1 %59, label %66, label %60
 
-61:                                               ; preds = %58, %12
-  %62 = add i64 %18, %0
-  %63 = or i64 %62, -9223372036854775808
-  store i64 %63, i64* %7, align 8
-  br label %64
+60:                                               ; preds = %55
+  %61 = call i64 asm sideeffect "syscall", "={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"(i64 28, i64 %56, i64 4096, i64 18, i64 0, i64 0, i64 0) #5
+  %62 = icmp ult i64 %61, -4095
+  br i1 %62, label %63, label %66
 
-64:                                               ; preds = %42, %43, %53, %58, %2, %61
+63:                                               ; preds = %60, %14
+  %64 = add i64 %20, %0
+  %65 = or i64 %64, -9223372036854775808
+  store i64 %65, i64* %7, align 8
+  br label %66
+
+66:                                               ; preds = %44, %45, %55, %60, %2, %10, %63
   call void @llvm.lifetime.end.p0i8(i64 16, i8* nonnull %8) #5
   ret void
 }
