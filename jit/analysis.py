@@ -47,16 +47,13 @@ def effective_liveness(image: Image, mode: LivenessMode) -> LivenessMode:
     return "strict" if image.is_go else mode
 
 
-def effective_update(image: Image, wanted: CounterUpdate, *, startup: bool = True) -> Update:
-    """How counters are added to. With `startup`, code that is run before the image's own tells the main thread.
-
-    A goroutine's stack is nobody's in particular.
-    """
+def effective_update(image: Image, wanted: CounterUpdate) -> Update:
+    """How counters are added to. A goroutine's stack is nobody's in particular."""
     if wanted != "auto":
         return wanted
     if not can_start_threads(image):
         return "plain"
-    return "atomic" if image.is_go or not startup or may_share_stacks(image) else "biased"
+    return "atomic" if image.is_go or may_share_stacks(image) else "biased"
 
 
 def to_analyse(image: Image, selected: Mapping[int, Function], mode: LivenessMode) -> list[Function]:

@@ -87,9 +87,14 @@ class DataLayout:
         return COUNTERS_OFFSET
 
     @property
+    def own_offset(self) -> int:
+        """Of the main thread's own counter 0, where counters are biased."""
+        return COUNTERS_OFFSET + 8 * self.counters
+
+    @property
     def owner_offset(self) -> int:
         """Page-aligned; 0 where counters are not biased."""
-        return COUNTERS_OFFSET + 8 * owner_index(self.counters) if self.biased else 0
+        return COUNTERS_OFFSET + _pages(16 * self.counters) if self.biased else 0
 
     @property
     def description_offset(self) -> int:
@@ -126,6 +131,8 @@ class DataFile:
     plan_id: bytes
     tracepoints: tuple[Tracepoint, ...]
     counters: npt.NDArray[np.uint64]
+    biased: bool = False
+    """Whether they are biased; the main thread's own are in `counters` already."""
 
     def count(self, tracepoint: Tracepoint) -> int:
         """How often the program passed it: the sum over its terms, modulo 2**64.
@@ -236,7 +243,7 @@ def decode(content: bytes, name: str) -> DataFile:
         out_of_range = any(not 0 <= index < counts for index in indices)
         if out_of_range or min(tracepoint.words) < 0 or sum(tracepoint.words) > counters:
             raise RefusedError(f"{name}: damaged data file (counter out of range)")
-    return DataFile(module, plan, tracepoints, words(content))
+    return DataFile(module, plan, tracepoints, words(content), owner_offset != 0)
 
 
 def words(segment: bytes) -> npt.NDArray[np.uint64]:
@@ -253,12 +260,12 @@ def owned(segment: bytes, stack: int) -> bytes:
     owner_offset = HEADER.unpack_from(segment)[11]
     if not owner_offset:
         return segment
-    return segment[:owner_offset] + (1 << 63 | stack).to_bytes(8, "little") + segment[owner_offset + 8 :]
+    return segment[:owner_offset] + owner_word(stack).to_bytes(8, "little") + segment[owner_offset + 8 :]
 
 
-def owner_index(counters: int) -> int:
-    """Index of the owner word among `counters` biased counters and what follows."""
-    return _pages(16 * counters) // 8
+def owner_word(stack: int) -> int:
+    """The word that lets count without a lock whose stack pointer is at least `stack` (see `ir.carry`)."""
+    return 1 << 63 | stack
 
 
 def _pages(size: int) -> int:

@@ -26,7 +26,7 @@ from jit.analysis import Analysis, Request, load_probes
 from jit.builtcache import encode
 from jit.compiled import refusal
 from jit.frames import Described
-from jit.layout import lay_out, trampolines
+from jit.layout import Words, lay_out, trampolines
 from jit.made import Made, Numbering, StoredFunction, function_of, obstacle
 from jit.making import Workforce
 from jit.options import Clock, Options
@@ -161,7 +161,12 @@ class _Build:
                 raise RefusedError(_nothing_left([*refusals, *rows.refusals]))
             code_address = offline.after_data(data_address, layout.size)
             functions = _Stored(numbering, kept, self.results)
-            laid = lay_out(functions, code_address, data_address + layout.counters_offset)
+            words = Words(
+                data_address + layout.counters_offset,
+                data_address + layout.own_offset,
+                data_address + layout.owner_offset,
+            )
+            laid = lay_out(functions, code_address, words)
             if not laid.failures:
                 break
             for index, failure in laid.failures.items():

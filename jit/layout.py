@@ -17,8 +17,22 @@ from jit.trampolines import JUMP, Site, jump_to
 from lifter.errors import ProbeloomError
 
 CODE_ALIGNMENT: Final = 16
-_WORDS: Final = "cwbo"
-"""Kinds of symbols that are words among the counters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Addresses of the words that regions refer to."""
+
+    counters: int
+    """Of counter 0; the others follow, 8 bytes each."""
+    own: int = 0
+    """Of the main thread's own counter 0, where counters are biased (see `ir.carry`)."""
+    owner: int = 0
+    """Of the owner word."""
+
+    def places(self) -> dict[str, int]:
+        """Kind of symbol -> address of what its number 0 stands for."""
+        return {"c": self.counters, "w": self.counters, "b": self.own, "o": self.owner}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +45,7 @@ class Piece:
     flags_in: bool
     """Whether the flags are live at the head."""
     symbols: Mapping[str, int]
-    """Symbol -> address in the image ('L_x', 'L_d'), or index among the counters ('L_c', 'L_w', 'L_b', 'L_o')."""
+    """Symbol -> address in the image ('L_x', 'L_d'), or index among the counters ('L_c', 'L_w', 'L_b'; 0 of 'L_o')."""
     origins: tuple[tuple[int, int], ...] = ()
     """(offset in the code, original address) of instructions that are the program's own (see `ir.carry`)."""
 
@@ -93,8 +107,8 @@ class LaidOut:
     """Functions that cannot stand there, by index: nothing of them may be entered."""
 
 
-def lay_out(functions: Iterable[Linkable], code_address: int, counters: int) -> LaidOut:
-    """Every region of `functions` from `code_address` on; counter i is at `counters` + 8 * i.
+def lay_out(functions: Iterable[Linkable], code_address: int, words: Words) -> LaidOut:
+    """Every region of `functions` from `code_address` on.
 
     Jumps between regions stay in the cache. A jump or call from another function goes to the entry's stub where there
     is one: it is an entry. `functions` are gone through twice, and may be made anew.
@@ -113,7 +127,7 @@ def lay_out(functions: Iterable[Linkable], code_address: int, counters: int) -> 
                 yield extent
 
     arranged = arrange(extents(), code_address, CODE_ALIGNMENT)
-    linked = link(_Units(functions, counters, stubs, index_of), code_address, CODE_ALIGNMENT, arranged)
+    linked = link(_Units(functions, words.places(), stubs, index_of), code_address, CODE_ALIGNMENT, arranged)
     places = {head: linked.addresses[index] for head, index in index_of.items()}
     failures = {owners[index]: failure for index, failure in linked.failures.items()}
     return LaidOut(linked.code, places, failures)
@@ -124,8 +138,8 @@ class _Units:
     """The regions of functions as the linker wants them, made as they are gone through."""
 
     functions: Iterable[Linkable]
-    counters: int
-    """Address of counter 0."""
+    words: Mapping[str, int]
+    """See `Words.places`."""
     stubs: set[int]
     """Entries of functions that have a stub for them."""
     index_of: Mapping[int, int]
@@ -139,12 +153,13 @@ class _Units:
     def _unit(self, function: Linkable, piece: Piece) -> Unit:
         symbols: dict[str, int] = {}
         entries: dict[str, int] = {}
-        own_entry, index_of, stubs = function.entry, self.index_of, self.stubs
+        own_entry, index_of, stubs, words = function.entry, self.index_of, self.stubs, self.words
         inside = piece.head >= 0 or (piece.head == -own_entry and own_entry in stubs)
         for symbol, value in piece.symbols.items():
             kind = symbol[2]
-            if kind in _WORDS:
-                symbols[symbol] = self.counters + 8 * value
+            first = words.get(kind)
+            if first is not None:
+                symbols[symbol] = first + 8 * value
                 continue
             stub_first = value in stubs and (kind == "f" or not (inside and value == own_entry))
             target = index_of.get(-value) if stub_first else None

@@ -19,7 +19,6 @@ from codecache.types import CompiledRegion, RegionSource
 from ir.carry import CarriedRegion
 from jit.attach import Attachments, FunctionActions
 from jit.compiled import Result, instructions, refusal, unusable
-from jit.datafile import owner_index
 from jit.frames import described
 from jit.layout import Piece, stub
 from jit.placement import Terms
@@ -133,10 +132,7 @@ def make(
 
 
 class Numbering:
-    """The counters of all functions of an image, in address order; then the guards; then words of probes.
-
-    Where counters are biased, as many more words, of the main thread, follow, and the owner word (see `jit.datafile`).
-    """
+    """The counters of all functions of an image, in address order; then the guards; then words of probes."""
 
     size: int
     """How many words there are."""
@@ -163,17 +159,6 @@ class Numbering:
         if number < _OTHERS:
             return self._words[function] + number - WORDS
         return self._blocks[number - _OTHERS]
-
-    def place(self, symbol: str, function: int, value: int) -> int:
-        """What a symbol of a function's region is: an index among all words, or the address that it is anyway."""
-        match symbol[2]:
-            case "c" | "w":
-                return self.index(function, value)
-            case "b":
-                return self.size + self.index(function, value)
-            case "o":
-                return owner_index(self.size)
-        return value
 
     def tracepoints(self, function: Function, made: Made) -> Iterator[Tracepoint]:
         """The rows of a function's report."""
@@ -211,11 +196,11 @@ class StoredFunction:
     @property
     def pieces(self) -> Iterator[Piece]:
         """Its regions and stubs."""
-        place = self._numbering.place
+        index = self._numbering.index
         for number, (head, flags_in, symbols, code, _) in enumerate(marshal.loads(self._code)):
             region = self._results[number] if code is None else decode(code)
             assert isinstance(region, CompiledRegion)
-            named = {symbol: place(symbol, self.entry, value) for symbol, value in symbols}
+            named = {symbol: index(self.entry, value) if symbol[2] in "cwb" else value for symbol, value in symbols}
             yield Piece(head, region, flags_in, named)
 
     def frames(self) -> Iterator[tuple[int, int, bytes | None]]:

@@ -13,7 +13,7 @@ from ir.probes import CompiledProbe
 LivenessMode = Literal["abi", "strict"]
 CounterUpdate = Literal["auto", "plain", "biased", "atomic"]
 """How counters are added to: without a lock, without one by the main thread alone, or under one; `auto` is the first
-where the program cannot start threads, and otherwise the second, or in live mode the last."""
+where the program cannot start threads, the last in Go and for programs that call `clone`, otherwise the second."""
 Effort = Literal["loops", "all"]
 """What LLVM compiles: regions with a loop or a probe in Python (the others are put together from their own bytes, see
 `ir.carry`), or every region."""

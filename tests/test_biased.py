@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 
 from jit import Binary, datafile
 from jit.analysis import effective_update
+from jit.live.owner import owner_word
+from jit.live.target import Target
 from lifter.image.load import open_image
 from tests.handmade import LINKS, build
-from tests.tool import require
+from tests.tool import Tool, require
 
 PROGRAM = r"""
 #define _GNU_SOURCE
@@ -185,13 +188,40 @@ def test_musl(tmp_path: Path) -> None:
         assert counted(tmp_path / f"{link}.data") == Counted(1500, 500)
 
 
+@pytest.mark.parametrize(("what", "calls"), [("threads", 401_000), ("fork", 171_000), ("coroutine", 1700)])
+def test_live(what: str, calls: int, tmp_path: Path) -> None:
+    """A child that counts in its parent's counters owns nothing there."""
+    require("gcc")
+    tool = Tool.found(tmp_path / "cache")
+    path = build(PROGRAM, tmp_path / "prog", "gcc", "-pthread")
+    for children in ("sum", "apart"):
+        report = tmp_path / f"{children}.json"
+        options = ["--probe=entry:work", "--format=json", f"--children={children}", f"--output={report}"]
+        done = tool("run", *options, "--", path, what)
+        assert done.status == 0, done.stderr
+        (row,) = json.loads(report.read_text())["probes"]
+        assert row["count"] == calls
+
+
+def test_the_owner_of_a_live_target() -> None:
+    """Its word is on the stack, and what is above belongs to the stack or to the kernel."""
+    target = Target.spawn(["/bin/true"])
+    word = owner_word(target)
+    assert word >> 63
+    lowest = word & (1 << 63) - 1
+    assert lowest < target.registers(target.pid).rsp < lowest + (8 << 20)
+    above = {mapping.path for mapping in target.maps() if mapping.end > lowest}
+    assert above <= {"[stack]", "[vvar]", "[vvar_vclock]", "[vdso]", "[vsyscall]"}
+    for _ in target.events(30):
+        pass
+
+
 def test_when_counters_are_biased(tmp_path: Path) -> None:
     require("gcc")
     threads = "#include <pthread.h>\nint main(void) { pthread_t t; return pthread_create(&t, 0, (void *)main, 0); }"
     clones = "#define _GNU_SOURCE\n#include <sched.h>\nint main(void) { return clone((void *)main, 0, 0, 0); }"
     image = open_image(build(threads, tmp_path / "threads"))
     assert effective_update(image, "auto") == "biased"
-    assert effective_update(image, "auto", startup=False) == "atomic"
     assert effective_update(image, "plain") == "plain"
     assert effective_update(open_image(build(clones, tmp_path / "clones")), "auto") == "atomic", "on a stack of its own"
     assert effective_update(open_image(build("int main() {}", tmp_path / "plain")), "auto") == "plain"

@@ -63,7 +63,7 @@ def test_layout() -> None:
 
 def test_biased_counters_are_two_words_each() -> None:
     layout = datafile.layout("prog", "", ROWS, 5, biased=True)
-    assert layout.owner_offset == 2 * PAGE == COUNTERS_OFFSET + 8 * datafile.owner_index(5)
+    assert (layout.own_offset, layout.owner_offset) == (COUNTERS_OFFSET + 40, 2 * PAGE)
     assert layout.description_offset == 3 * PAGE
     data = datafile.encode(layout)
     found = datafile.decode(set_counters(bytearray(data), 10, 4, 100, 7, 8, 1, 2, 3, 0, 0), "x")

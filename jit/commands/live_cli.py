@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from jit.commands.options import Jobs, LiveCounterUpdate, Liveness, NoCache, ProbeFiles, job_count
+from jit.commands.options import CounterUpdate, Jobs, Liveness, NoCache, ProbeFiles, job_count
 from lifter.errors import UsageError
 
 ProcessProbes = Annotated[
@@ -66,7 +66,7 @@ def _run(
     children: Children = "sum",
     jobs: Jobs = None,
     liveness: Liveness = "abi",
-    counter_update: LiveCounterUpdate = "auto",
+    counter_update: CounterUpdate = "auto",
     exact_faults: ExactFaults = False,
     no_cache: NoCache = False,
     name_code: NameCode = False,
@@ -94,7 +94,7 @@ def _attach(
     children: Children = "sum",
     jobs: Jobs = None,
     liveness: Liveness = "abi",
-    counter_update: LiveCounterUpdate = "auto",
+    counter_update: CounterUpdate = "auto",
     exact_faults: ExactFaults = False,
     no_cache: NoCache = False,
     name_code: NameCode = False,
@@ -116,7 +116,7 @@ def _top(
     children: Children = "sum",
     jobs: Jobs = None,
     liveness: Liveness = "abi",
-    counter_update: LiveCounterUpdate = "auto",
+    counter_update: CounterUpdate = "auto",
     exact_faults: ExactFaults = False,
     no_cache: NoCache = False,
 ) -> None:

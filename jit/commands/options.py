@@ -48,10 +48,6 @@ CounterUpdate = Annotated[
         "plainly by the main thread, atomically by others."
     ),
 ]
-LiveCounterUpdate = Annotated[
-    Literal["auto", "plain", "atomic"],
-    typer.Option(help="How counters are added to; auto is atomic where the program can start threads."),
-]
 Optimise = Annotated[
     Literal["loops", "all"],
     typer.Option(

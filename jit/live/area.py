@@ -45,8 +45,13 @@ class Area:
 
     @property
     def scratch(self) -> int:
-        """Where no code is put: for strings that system calls made in the target are given."""
+        """Where no code is put: for strings that system calls made in the target are given, shorter than 56 bytes."""
         return self.code_end - _SCRATCH
+
+    @property
+    def owner(self) -> int:
+        """Of the owner word of biased counters: behind that. A child that fork makes has its own."""
+        return self.code_end - 8
 
     def take(self, size: int, alignment: int) -> int | None:
         """An address for `size` bytes of code; None if the area is full."""

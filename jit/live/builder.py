@@ -173,7 +173,14 @@ class _Module:
         self._planned = {planned.plan.graph.function.address: planned for planned in prepared.functions}
         tracepoints = [point for planned in prepared.functions for point in planned.actions.tracepoints]
         name = str(self.image.path)
-        laid = datafile.layout(name, self.image.build_id, tracepoints, prepared.words, self.image.content)
+        laid = datafile.layout(
+            name,
+            self.image.build_id,
+            tracepoints,
+            prepared.words,
+            self.image.content,
+            biased=self.options.counter_update == "biased",
+        )
         functions = []
         for address, planned in self._planned.items():
             plan = planned.plan
@@ -252,7 +259,7 @@ class _Builder:
         settings = self.settings
         options = Options(
             liveness=settings.liveness,
-            counter_update=effective_update(image, settings.counter_update, startup=False),
+            counter_update=effective_update(image, settings.counter_update),
             use_cache=settings.use_cache,
             probes=probes,
             placement="every",  # functions that run when they are instrumented are entered before they are counted

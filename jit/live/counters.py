@@ -31,9 +31,11 @@ _NAME: Final = b"probeloom\0"
 class Counters:
     """The words of one module in one or several processes."""
 
-    def __init__(self, words: int) -> None:
+    def __init__(self, words: int, biased: bool = False) -> None:
+        """With `biased` there are as many again, which the main thread alone adds to (see `ir.carry`)."""
         self.words = words
-        self.size = max(PAGE, -(-8 * words // PAGE) * PAGE)
+        self.biased = biased
+        self.size = max(PAGE, -(-8 * words * (1 + biased) // PAGE) * PAGE)
         """In bytes, whole pages."""
         self._descriptor = -1
         self._memory: mmap.mmap | None = None
@@ -56,10 +58,13 @@ class Counters:
             target.syscall(_SYS_CLOSE, number)
 
     def values(self) -> npt.NDArray[np.uint64]:
-        """A copy of them as they are now."""
+        """What they are now, those of the main thread added."""
         if self._memory is None:
             return np.zeros(self.words, np.uint64)
-        return np.frombuffer(self._memory, np.uint64, self.words).copy()
+        values = np.frombuffer(self._memory, np.uint64, self.words).copy()
+        if self.biased:
+            values += np.frombuffer(self._memory, np.uint64, self.words, 8 * self.words)
+        return values
 
     def set(self, first: int, values: npt.NDArray[np.uint64]) -> None:
         """Replace some, from number `first` on."""

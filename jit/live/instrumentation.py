@@ -306,7 +306,9 @@ class Instrumentation:
             own = copy.modules[number] = module.in_child()
             if copy.symbols is not None:
                 own.on_code = copy.symbols.add
-            if counting != "sum":
+            if counting == "sum":
+                own.count_together(child)
+            else:
                 own.count_apart(child)
                 if counting == "apart":
                     self._books.enter(number, own.data, own.counters)

@@ -13,12 +13,13 @@ import numpy as np
 from codecache.types import Patch
 from jit import datafile
 from jit.datafile import DataFile
-from jit.layout import CODE_ALIGNMENT, CompiledFunction, Piece, lay_out, trampolines
+from jit.layout import CODE_ALIGNMENT, CompiledFunction, Piece, Words, lay_out, trampolines
 from jit.live.area import Area, make_area, unmap_area
 from jit.live.counters import MAP_FIXED, Counters
 from jit.live.errors import TargetBusyError
 from jit.live.firstcall import ALIGNMENT, FirstCallStub, first_call_stub
 from jit.live.maps import PAGE
+from jit.live.owner import owner_word
 from jit.live.patching import Write, mismatch, write_all
 from jit.live.plan import LiveFunction, ModulePlan
 from jit.live.target import Target
@@ -86,7 +87,7 @@ class LiveModule:
         self.data: DataFile = datafile.decode(plan.segment, "plan")
         self.functions = {function.address: Instrumented(function) for function in plan.functions}
         self.refusals: list[Refusal] = list(plan.refusals)
-        self.counters = Counters(len(self.data.counters))
+        self.counters = self._new_counters()
         self.area: Area | None = None
         self._pieces: list[tuple[int, Piece]] = []
         """Where each region's code begins, in order, and what it is."""
@@ -108,6 +109,8 @@ class LiveModule:
         module = self.data.module
         low, high = module.base + self.bias, module.end + self.bias
         self.area = make_area(target, low, high, code, self.counters, len(waiting))
+        if self.data.biased:
+            target.write(self.area.owner, owner_word(target).to_bytes(8, "little"))
         self._make_stubs(waiting)
 
     def _make_stubs(self, waiting: Sequence[Instrumented]) -> None:
@@ -242,7 +245,9 @@ class LiveModule:
     def _place(self, area: Area, compiled: CompiledFunction) -> tuple[int, bytes, dict[int, int]] | None:
         """(address, code, entries of its regions) of a function in the code cache."""
         at = -(-area.used // CODE_ALIGNMENT) * CODE_ALIGNMENT
-        laid = lay_out([compiled], at - self.bias, area.counters - self.bias)
+        counters = area.counters - self.bias
+        words = Words(counters, counters + 8 * self.counters.words, area.owner - self.bias)
+        laid = lay_out([compiled], at - self.bias, words)
         if laid.failures or area.take(len(laid.code), CODE_ALIGNMENT) != at:
             return None
         places = {head: place + self.bias for head, place in laid.places.items()}
@@ -329,8 +334,17 @@ class LiveModule:
     def count_apart(self, target: Target) -> None:
         """Give a child counters of its own."""
         assert self.area is not None
-        self.counters = Counters(len(self.data.counters))
+        self.counters = self._new_counters()
         self.counters.map(target, self.area.counters, MAP_FIXED, self.area.scratch)
+
+    def count_together(self, target: Target) -> None:
+        """Let a child count in the counters of its parent: nobody owns them there."""
+        assert self.area is not None
+        if self.data.biased:
+            target.write(self.area.owner, bytes(8))
+
+    def _new_counters(self) -> Counters:
+        return Counters(len(self.data.counters), self.data.biased)
 
     def switch(self, off: Container[Spec]) -> None:
         """Let the actions of guarded specs run, but for those that are `off`. No thread has to stand still for it."""
