@@ -32,6 +32,7 @@ _NARROW: Final = {
 }
 """What is wrong with the 32-bit forms alone."""
 _ADOX: Final = "adox with an operand-size prefix (unicorn takes it for adcx)"
+_RORX: Final = "rorx relative to RIP (unicorn forgets the immediate, and reads one byte before)"
 _LAHF: Final = "lahf or sahf with a REX prefix (unicorn takes spl for ah)"
 _REASONS: Final[dict[str, str]] = {
     **dict.fromkeys((
@@ -75,6 +76,8 @@ def limit_of(instruction: Instruction) -> str:
         return _MOVBE
     if mnemonic == "adox" and 0x66 in instruction.code[: instruction.code.index(0x0F)]:
         return _ADOX
+    if mnemonic == "rorx" and instruction.memory_operand is not None and instruction.memory_operand.rip:
+        return _RORX
     if mnemonic in ("lahf", "sahf") and len(instruction.code) > 1 and instruction.code[-2] >> 4 == 4:
         return _LAHF
     return _REASONS.get(mnemonic, "")

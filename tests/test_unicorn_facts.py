@@ -403,6 +403,17 @@ def test_adox_with_an_operand_size_prefix_is_taken_for_adcx() -> None:
         assert (uc.reg_read(x86.UC_X86_REG_RAX) == 3) == right
 
 
+def test_rorx_relative_to_rip_reads_one_byte_before() -> None:
+    # rorx rax, qword ptr [rip + ...], 0 and [rdi]
+    code = bytes.fromhex("c4e3fbf005") + (DATA + 8 - CODE - 10).to_bytes(4, "little") + b"\0"
+    assert limit_of_code(code.hex())
+    assert not limit_of_code("c4e3fbf00700")
+    uc = machine(code)
+    uc.mem_write(DATA, bytes(range(24)))
+    uc.emu_start(CODE, CODE + len(code))
+    assert uc.reg_read(x86.UC_X86_REG_RAX) == int.from_bytes(bytes(range(7, 15)), "little")
+
+
 def test_movbe_is_reported_with_the_value_before_it_is_swapped() -> None:
     assert limit_of_code("0f38f107")
     assert not limit_of_code("0f38f007")
