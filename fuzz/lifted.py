@@ -305,6 +305,10 @@ def _with_room(instructions: Sequence[Instruction], batch: Batch) -> Batch:
             mem = access.operand
             if mem.base == RSP and mem.disp < -RED_ZONE and instruction.mnemonic not in ("push", "pop"):
                 good[:] = False
+            if mem.base == RSP and mem.index is not None and not mem.vsib:
+                # A negative index may lead there, too.
+                at = addresses_of(mem, batch, instruction)
+                good &= (at >= rsp - np.uint64(RED_ZONE)) | (at < np.uint64(STACK.address))
             index = instruction.operands[-1] if instruction.operands else None
             if mem.base == RSP and instruction.mnemonic.startswith("bt") and isinstance(index, Reg):
                 # A bit string that begins in the red zone may reach below it.
