@@ -9,7 +9,7 @@ import pytest
 
 from lifter.image.load import open_image
 from lifter.image.scan import branch_targets, data_pointers, quadwords
-from lifter.image.threads import can_start_threads
+from lifter.image.threads import can_start_threads, may_share_stacks
 from lifter.image.types import Segment
 from tests.image_builds import C_PROGRAM, build, output_of
 
@@ -127,6 +127,15 @@ def test_threads(name: str, link: str, directory: Path) -> None:
     source, expected = SOURCES[name]
     path = build(directory, name + link, source, link, "-pthread")
     assert can_start_threads(open_image(path)) is expected
+
+
+def test_stacks_of_its_choice(directory: Path) -> None:
+    """A program that calls clone itself; not one of which the numbers of its system calls are unknown."""
+    calls = "#define _GNU_SOURCE\n#include <sched.h>\nint main(void) { return clone((void *)main, 0, 0, 0) < 0; }"
+    numbered = "#include <unistd.h>\nint main(void) { return syscall(56, 0) < 0; }"
+    given = {name: SOURCES[name][0] for name in ("plain", "any", "waits")} | {"calls": calls, "numbered": numbered}
+    images = {name: open_image(build(directory, f"{name}-stacks", source)) for name, source in given.items()}
+    assert {name for name, image in images.items() if may_share_stacks(image)} == {"calls", "numbered"}
 
 
 def test_threads_in_doubt(directory: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from lifter.decode import decode_run
@@ -58,11 +59,13 @@ def can_start_threads(image: Image) -> bool:
 
 
 def may_share_stacks(image: Image) -> bool:
-    """Whether a program may start threads on stacks of its choice, even on a part of the main thread's: it calls
-    `clone` itself. (Not known of a static one, whose C library does.)"""
+    """Whether a program starts threads on stacks of its choice, perhaps on a part of the main thread's: it calls
+    `clone` itself, or `syscall` with its number. (Not known of a static one, whose C library does.)"""
     if image.is_static or image.kind is Kind.LIBRARY:
         return False
-    return not _CLONE.isdisjoint(image.imports) or (_ANY in image.imports and not _only_others(image))
+    if not _CLONE.isdisjoint(image.imports):
+        return True
+    return _ANY in image.imports and any(not numbers.isdisjoint(_CLONES) for numbers in _numbers_passed(image))
 
 
 def _starts(name: str) -> bool:
@@ -71,18 +74,19 @@ def _starts(name: str) -> bool:
 
 def _only_others(image: Image) -> bool:
     """Whether each call of `syscall` has a number before it, and none is that of clone or clone3."""
-    stubs = [address for address, name in image.plt.items() if name == _ANY]
-    if not stubs or sum(name == _ANY for name in image.got.values()) > 1:
+    if _ANY not in image.plt.values() or sum(name == _ANY for name in image.got.values()) > 1:
         return False
+    return all(numbers and numbers.isdisjoint(_CLONES) for numbers in _numbers_passed(image))
+
+
+def _numbers_passed(image: Image) -> Iterator[set[int]]:
+    """For each direct call of `syscall`, the numbers that it may be given, as far as they stand before it."""
     branches = direct_branches(image.segments)
-    for stub in stubs:
+    for stub in [address for address, name in image.plt.items() if name == _ANY]:
         for site in branches.sites(stub, stub + 1).site.tolist():
             segment = next(segment for segment in image.segments if segment.address <= site < segment.end)
             at = site - segment.address
-            numbers = _numbers(segment.data[max(0, at - _BEFORE_CALL) : at])
-            if not numbers or not numbers.isdisjoint(_CLONES):
-                return False
-    return True
+            yield _numbers(segment.data[max(0, at - _BEFORE_CALL) : at])
 
 
 def _numbers(code: bytes) -> set[int]:
