@@ -190,6 +190,42 @@ def test_code_in_a_child_has_names_of_its_own(tool: Tool, tmp_path: Path) -> Non
                 Path(path).unlink()
 
 
+UNLOADING = """
+#include <dlfcn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+    void *library = dlopen(argv[1], RTLD_NOW);
+    int (*work)(int) = (int (*)(int))dlsym(library, "work");
+    work(1);
+    dlclose(library);
+    pid_t child = fork();
+    if (!child) return 7;
+    int status;
+    waitpid(child, &status, 0);
+    return WEXITSTATUS(status);
+}
+"""
+
+
+@pytest.mark.needs("gcc")
+def test_a_child_has_no_names_of_code_that_is_gone(tool: Tool, tmp_path: Path) -> None:
+    source = "int work(int x) { return x * 1000003 + 12345; }"
+    library = compiled(tmp_path, "libwork.so", source, "-shared", "-fPIC")
+    program = compiled(tmp_path, "unloading", UNLOADING)
+    before = set(Path("/tmp").glob("*.dump"))
+    done = run(tool, "--symbols", "--probe=entry:libwork.so!work", "--format=json", program, str(library))
+    try:
+        assert done.returncode == 7, done.stderr
+        assert [row["count"] for row in json.loads(done.stderr)["probes"]] == [1]
+    finally:
+        for dump in set(Path("/tmp").glob("*.dump")) - before:
+            pid = dump.stem.removeprefix("jit-")
+            for path in (f"/tmp/perf-{pid}.map", f"/tmp/probeloom-{pid}.symbols", dump):
+                Path(path).unlink(missing_ok=True)
+
+
 LOOPS = """
 #include <stdio.h>
 #include <unistd.h>

@@ -8,11 +8,13 @@ dump, /tmp/jit-PID.dump, is for `perf inject --jit` (see `jit.live.jitdump`).
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from jit.atomicfile import replacing
+from jit.live.errors import MemoryAccessError
 from jit.live.jitdump import JitDump
 from jit.live.target import Target
 
@@ -57,10 +59,12 @@ class SymbolFiles:
         self.dump.add(address, code, name)
 
     def of_child(self, child: Target) -> SymbolFiles:
-        """Those of a child that fork has just made, whose memory is a copy."""
-        files = SymbolFiles(child.pid, self.directory, list(self._known))
+        """Those of a child that fork has just made, whose memory is a copy: what is still there of the code."""
+        files = SymbolFiles(child.pid, self.directory)
         for address, size, name in self._known:
-            files.dump.add(address, child.read(address, size), name)
+            with suppress(MemoryAccessError):  # a library's that was unloaded
+                files.dump.add(address, child.read(address, size), name)
+                files._known.append((address, size, name))
         self.dump.hide_from_child(child)
         return files
 
