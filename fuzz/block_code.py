@@ -18,7 +18,7 @@ from ir.blocks import LiftedBlock, Terminator, lift_block
 from ir.lower import LoweredRegion, lower
 from ir.options import LoweringOptions, Update
 from ir.regions import Region
-from jit.layout import stub
+from jit.layout import Words, stub
 from lifter.graph import Block
 from lifter.instruction import Flow, Instruction
 
@@ -35,8 +35,9 @@ _LARGEST: Final = 0x1000
 MOST_COUNTED: Final = 2
 """Counters of a block: so many words, then as many of the main thread's own, then the owner word."""
 OWNER_AT: Final = 16 * MOST_COUNTED
-_WORDS: Final = {"c": 0, "b": MOST_COUNTED, "o": 2 * MOST_COUNTED}
-"""First word of each kind of symbol."""
+_WORDS: Final = Words(
+    COUNTERS.address, COUNTERS.address + 8 * MOST_COUNTED, COUNTERS.address + OWNER_AT
+).places()
 _LETTERS: Final[Mapping[Update, str]] = {"plain": "", "atomic": "a", "biased": "b"}
 _BRANCHES: Final = (Flow.JUMP, Flow.BRANCH, Flow.CALL)
 
@@ -211,7 +212,7 @@ def _placed(
     if isinstance(compiled, CompileFailure):
         return f"bug: {compiled.reason}"
     symbols = {
-        symbol: COUNTERS.address + 8 * _WORDS[symbol[2]] + 8 * value if symbol[2] in _WORDS else value
+        symbol: _WORDS[symbol[2]] + 8 * value if symbol[2] in _WORDS else value
         for symbol, value in region.symbols.items()
     }
     linked = place_region(compiled, LIFTED_AT, symbols, stub=stub(compiled.shift, region.flags_in))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fuzz.block_code import COUNTERS, DATA, ELSEWHERE, OWNER_AT, REGIONS, STACK
 from fuzz.state import FLAGS_AT, Batch, memory_places
 from fuzz.values import random_batch, random_bytes, random_words
+from jit.datafile import owner_word
 from lifter.instruction import Instruction, Mem
 from lifter.registers import RBP, RCX, RSP
 
@@ -38,7 +39,7 @@ def _pool() -> Batch:
         memory[:, at : at + region.size] = words.view(np.uint8)
     # Half of the states are those of a main thread.
     at = places[COUNTERS.address] + OWNER_AT
-    memory[::2, at : at + 8] = np.frombuffer((1 << 63 | STACK.address).to_bytes(8, "little"), np.uint8)
+    memory[::2, at : at + 8] = np.frombuffer(owner_word(STACK.address).to_bytes(8, "little"), np.uint8)
     return Batch(batch.gregs, batch.xsave, memory)
 
 

@@ -69,7 +69,7 @@ class NativeFunctions:
         """Where the one image ends in nothing and the other has what was added to it."""
         areas = [area for area in self.memory.areas if area.address != STUBS]
         base = self.memory.base
-        if overlay.data and seed % 2:  # as by the main thread; otherwise as by another
+        if seed % 2:  # as by the main thread; otherwise as by another
             overlay = replace(overlay, data=owned(overlay.data, STACK))
         added = overlay_areas(overlay, base)
         stubs = _stubs(self.memory)

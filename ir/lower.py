@@ -420,10 +420,11 @@ class _Lowering:
         b = self.b
         place = "@" + self.symbols.name("c", counter)
         if self.options.update == "biased":
-            places = [f"ptr elementtype(i64) @{self.symbols.name(kind, at)}" for kind, at in (("b", counter), ("o", 0))]
+            own, owner = "@" + self.symbols.name("b", counter), "@" + self.symbols.name("o", 0)
+            pointers = ", ".join(f"ptr elementtype(i64) {word}" for word in (own, place, owner))
             b.line(
                 f'call void asm sideeffect "{_ADD_BIASED}", "=*m,=*m,*m,er,~{{flags}},~{{memory}}"'
-                f"({places[0]}, ptr elementtype(i64) {place}, {places[1]}, i64 {amount})"
+                f"({pointers}, i64 {amount})"
             )
             return
         if self.options.atomic:

@@ -56,6 +56,9 @@ counters, number of those that are counts (from the first; the others are words 
 description_offset, size of the description, owner_offset (0 where counters are not biased), which process's main
 thread may count without a lock (0 if none has claimed that), file name of the module. Kept equal to `struct header`
 of startup.c."""
+_COUNTERS: Final = 7
+_OWNER_OFFSET: Final = 11
+"""Places of two of them."""
 
 COUNTERS_OFFSET = PAGE
 """Counter i is at data_address + COUNTERS_OFFSET + 8 * i, whatever the rest of the layout."""
@@ -219,7 +222,8 @@ def decode(content: bytes, name: str) -> DataFile:
     if len(content) < HEADER.size:
         raise RefusedError(f"{name}: truncated data file: {len(content)} bytes")
     fields = HEADER.unpack_from(content)
-    _, version, checksum, plan, _, size, start, counters, counts, description_offset, _, owner_offset, _, _ = fields
+    _, version, checksum, plan, _, size, start, counters, counts, description_offset, description_size = fields[:11]
+    owner_offset = fields[_OWNER_OFFSET]
     if version != VERSION:
         raise RefusedError(f"{name}: data file of version {version}, this probeloom reads version {VERSION}")
     if len(content) < size:
@@ -230,7 +234,7 @@ def decode(content: bytes, name: str) -> DataFile:
         or counts > counters
         or owner_offset != described.owner_offset
         or description_offset != described.description_offset
-        or fields[10] != len(described.description)
+        or description_size != len(described.description)
         or checksum != zlib.crc32(described.description)
     ):
         raise RefusedError(f"{name}: damaged data file")
@@ -248,16 +252,18 @@ def decode(content: bytes, name: str) -> DataFile:
 
 def words(segment: bytes) -> npt.NDArray[np.uint64]:
     """The counters of a data segment or file, those of the main thread added."""
-    _, _, _, _, _, _, _, counters, _, _, _, owner_offset, _, _ = HEADER.unpack_from(segment)
+    fields = HEADER.unpack_from(segment)
+    counters = fields[_COUNTERS]
     found = np.frombuffer(segment, "<u8", counters, COUNTERS_OFFSET).astype(np.uint64)
-    if owner_offset:
+    if fields[_OWNER_OFFSET]:
         found += np.frombuffer(segment, "<u8", counters, COUNTERS_OFFSET + 8 * counters)
     return found
 
 
 def owned(segment: bytes, stack: int) -> bytes:
-    """A data segment in which whoever's stack pointer is at least `stack` counts without a lock: for emulation."""
-    owner_offset = HEADER.unpack_from(segment)[11]
+    """A data segment in which whoever's stack pointer is at least `stack` counts without a lock: for emulation. One
+    without biased counters, or without anything, is as it was."""
+    owner_offset = HEADER.unpack_from(segment)[_OWNER_OFFSET] if segment else 0
     if not owner_offset:
         return segment
     return segment[:owner_offset] + owner_word(stack).to_bytes(8, "little") + segment[owner_offset + 8 :]

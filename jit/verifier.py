@@ -121,7 +121,7 @@ class _Bench:
         self.memory: EmulatedMemory = lay_out(image, seed, [part for part in reserved if part[0] < part[1]], world)
         self._original = Machine(self.memory)
         # Main threads run fresh programs; in other worlds, biased counters are added to as by other threads.
-        data = owned(overlay.data, STACK) if overlay.data and world is World.FRESH else overlay.data
+        data = owned(overlay.data, STACK) if world is World.FRESH else overlay.data
         self._instrumented = Machine(self.memory, replace(overlay, data=data))
         self._stretches = StretchTable(self._original.code_at)
         self._other_stretches = StretchTable(self._instrumented.code_at)

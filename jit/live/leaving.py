@@ -98,7 +98,7 @@ def _inside(thread: Thread, ranges: Sequence[tuple[int, int]]) -> Straggler | No
         address = registers.rip
         if registers.orig_rax >> 63 == 0 and registers.rax in RESTARTS:
             reason = "waits in a system call"
-        elif thread.is_queued or thread.is_reported or thread.is_newborn:
+        elif thread.has_event:
             reason = "has a signal or event to be handled"
         elif thread.is_in_group_stop:
             reason = "is stopped by job control"

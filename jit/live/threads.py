@@ -100,8 +100,11 @@ class Thread:
         return not (self.is_running or self.is_exiting or ptrace.stop_event(self.stop) == ptrace.EVENT_VFORK)
 
     @property
+    def has_event(self) -> bool:
+        """Whether a signal or event of it is still to be handled."""
+        return self.is_queued or self.is_reported or self.is_newborn
+
+    @property
     def may_go_on(self) -> bool:
         """Whether nothing keeps it."""
-        return not (
-            self.is_running or self.is_queued or self.is_reported or self.is_newborn or self.target.memory.holds
-        )
+        return not (self.is_running or self.has_event or self.target.memory.holds)

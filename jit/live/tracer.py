@@ -506,7 +506,7 @@ class Tracer:
         """Lets some of the threads run that stand still with the others, and stops them again. One that has a signal
         or event to be handled stays: it would lose it."""
         for thread in threads:
-            if not (thread.is_queued or thread.is_reported or thread.is_newborn):
+            if not thread.has_event:
                 self._go_on(thread)
         time.sleep(seconds)
         self.collect()

@@ -69,8 +69,9 @@ struct stat {
 
 enum {
     SYS_read = 0, SYS_write = 1, SYS_open = 2, SYS_close = 3, SYS_stat = 4, SYS_fstat = 5, SYS_mmap = 9,
-    SYS_munmap = 11, SYS_pread64 = 17, SYS_madvise = 28, SYS_nanosleep = 35, SYS_getpid = 39, SYS_kill = 62, SYS_flock = 73, SYS_rename = 82,
-    SYS_link = 86, SYS_unlink = 87, SYS_fchmod = 91, SYS_getrlimit = 97, SYS_renameat2 = 316,
+    SYS_munmap = 11, SYS_pread64 = 17, SYS_madvise = 28, SYS_nanosleep = 35, SYS_getpid = 39, SYS_kill = 62,
+    SYS_flock = 73, SYS_rename = 82, SYS_link = 86, SYS_unlink = 87, SYS_fchmod = 91, SYS_getrlimit = 97,
+    SYS_renameat2 = 316,
 };
 enum { EINTR = 4, ENOENT = 2, ESRCH = 3, EEXIST = 17, EINVAL = 22, ENOSYS = 38, EWOULDBLOCK = 11 };
 enum { O_RDONLY = 0, O_RDWR = 2, O_CREAT = 0100, O_EXCL = 0200, O_NOCTTY = 0400, O_NONBLOCK = 04000,

@@ -12,16 +12,17 @@ from lifter.image.types import Image, Kind
 from lifter.instruction import Flow, Instruction
 from lifter.registers import RDI, gpr
 
-_STARTERS: Final = frozenset(
+_CLONE: Final = frozenset(("clone", "__clone", "clone3", "__clone3"))
+"""Functions that start one on a stack that they are given."""
+_STARTERS: Final = _CLONE | frozenset(
     (
-        "pthread_create", "thrd_create", "clone", "__clone", "clone3", "__clone3", "__clone_internal",
+        "pthread_create", "thrd_create", "__clone_internal",
         "g_thread_new", "g_thread_try_new", "timer_create", "aio_read", "aio_write", "lio_listio", "mq_notify",
         "uv_thread_create", "uv_queue_work", "__kmpc_fork_call", "__kmpc_fork_teams", "SDL_CreateThread",
     )
 )  # fmt: skip
 """Functions that start a thread which goes on in the program's code. A process made by fork does not count, although
 it shares the counters: shells and interpreters fork, seldom go on in both, and would pay several times their time."""
-_CLONE: Final = frozenset(("clone", "__clone", "clone3", "__clone3"))
 _PREFIXES: Final = ("GOMP_parallel", "GOMP_task", "_ZNSt6thread", "_ZN3tbb", "g_thread_pool_")
 _ANY: Final = "syscall"
 """The function that makes any system call (a C++ library linked into the program waits with it for other threads)."""
