@@ -10,9 +10,16 @@ from pathlib import Path
 import pytest
 
 from jit.live import procfs
+from jit.live.books import Books
+from jit.live.builder import Build, Made, Open, Opened, Settings
 from jit.live.errors import TargetGoneError
 from jit.live.events import Exited, Killed, SignalStop
+from jit.live.faults import PageFaults
+from jit.live.instrumentation import Instrumentation
+from jit.live.loaded import executable, modules
 from jit.live.target import Target
+from jit.live.workshop import Workshop
+from jit.specs import parse_spec
 from tests.live_programs import compiled, none_left
 
 pytestmark = pytest.mark.needs("gcc")
@@ -387,3 +394,67 @@ def test_handler_that_returns_inside(directory: Path, capfd: pytest.CaptureFixtu
     list(target.events())
     for descriptor in (reader, writer, saved):
         os.close(descriptor)
+
+
+SPOTS = r"""
+#include <pthread.h>
+void spot(int, ...);  /* whose callers clear rax: the end of a jump, add byte ptr [rax], al, then faults */
+__asm__(".globl spot\n.type spot, @function\n.p2align 4\n"
+        "spot: nop\nfsin\nfsin\nret\n.size spot, . - spot\n.p2align 4\n");
+static void *run(void *argument)
+{
+    __asm__ volatile("fldpi");
+    for (;;) spot(0);
+    return argument;
+}
+int main(void)
+{
+    pthread_t thread;
+    for (int i = 0; i < 3; i++) pthread_create(&thread, 0, run, 0);
+    run(0);
+}
+"""
+
+
+def test_a_stub_is_left_before_it_leads_elsewhere(directory: Path) -> None:
+    """Threads that waited for a function while its plan was taken out of force run its first instructions in the stub;
+    none stands among these when a jump to the instrumented function is written over them."""
+    program = compiled(directory, "spots", SPOTS)
+    workshop = Workshop(Settings(jobs=1, liveness="abi", counter_update="auto", use_cache=False, probes={}))
+    target = Target.spawn([str(program)])
+    try:
+        list(target.events(0.3))
+        faults, books = PageFaults(target), Books()
+        asked: list[int] = []
+        instrumentation = Instrumentation(target, faults, lambda module, function: asked.append(function), books)
+        main = executable(target, modules(target))
+        assert main is not None
+        workshop.ask(Open(0, str(program), main.path, (parse_spec("entry:spot"),), is_running=True))
+        (opened,) = workshop.answers(wait=True)
+        assert isinstance(opened, Opened)
+        instrumentation.add(opened, main.bias, None, fresh=False)
+        while not asked:
+            list(target.events(0.01))
+            for fault in faults.read():
+                instrumentation.called(fault)
+        workshop.ask(Build(0, asked[0]))
+        (made,) = workshop.answers(wait=True)
+        assert isinstance(made, Made)
+        instrumentation.suspend(0)
+        instrumentation.made(made)
+        instrumentation.resume(0, None)
+        (report,) = books.reports()
+        assert report.rows[0].count == 0
+        while instrumentation.is_unfinished:
+            list(target.events(0.1))
+            instrumentation.finish()
+        list(target.events(0.2))
+        assert target.is_alive
+        (report,) = books.reports()
+        assert report.rows[0].count > 0
+        faults.close()
+    finally:
+        if target.is_alive:
+            os.kill(target.pid, 9)
+            list(target.events())
+        workshop.close()

@@ -127,6 +127,12 @@ class FirstCallStub:
     passive: int
     """Address of the displaced instructions, or of a jump of five bytes over them."""
 
+    @property
+    def inside(self) -> tuple[int, int]:
+        """The addresses at which no thread may stand while that jump is written: it would go on in the jump, or go back
+        to the original code of a function that is patched by then."""
+        return self.passive + 1, self.address + len(self.code)
+
 
 def first_call_stub(address: int, page: int, original: Displaced, red_zone: bool) -> FirstCallStub:
     """The stub for `address`, whose byte is at `page`. Raises ValueError where something is out of reach."""

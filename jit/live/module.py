@@ -151,7 +151,7 @@ class LiveModule:
         memory.write(first, bytes(code))
         writes = [item.writes[0] for item in armed]
         if not fresh:
-            self._expect_out(target, writes)
+            self._expect_out(target, [write.inside for write in writes])
         write_all(memory, writes)
         for item in armed:
             item.state = State.WAITS
@@ -195,8 +195,9 @@ class LiveModule:
             first += now
             ready.append(_Ready(item, compiled, at, code, places, now, late))
         if not fresh:
+            stubs = [new.item.stub.inside for new in ready if new.item.stub is not None]
             try:
-                self._expect_out(target, first)
+                self._expect_out(target, [*stubs, *(write.inside for write in first)])
             except TargetBusyError:
                 area.used = used
                 del self._pieces[pieces:]
@@ -236,9 +237,9 @@ class LiveModule:
             item.writes += self._kept(item, item.late)
             item.late = ()
 
-    def _expect_out(self, target: Target, writes: Sequence[Write], from_start: bool = False) -> None:
+    def _expect_out(self, target: Target, ranges: Sequence[tuple[int, int]]) -> None:
         """Move threads out of what is to be overwritten. Raises TargetBusyError if one stays inside."""
-        stragglers = target.step_out([(w.address if from_start else w.address + 1, w.end) for w in writes], _PATIENCE)
+        stragglers = target.step_out(ranges, _PATIENCE)
         if stragglers:
             raise TargetBusyError(f"thread {stragglers[0].tid} at {stragglers[0].address:#x} {stragglers[0].reason}")
 
@@ -376,7 +377,7 @@ class LiveModule:
             for write in item.writes:
                 (late if write.address - self.bias in item.function.intrusive else rest).append(write.inverse)
         # A thread may stand at the second of two jumps, which leads nowhere without the first.
-        self._expect_out(target, late, from_start=True)
+        self._expect_out(target, [(write.address, write.end) for write in late])
         write_all(target.memory, late)
         write_all(target.memory, rest)
         if self.area is not None:
@@ -391,7 +392,7 @@ class LiveModule:
         for item in self.functions.values():
             now = tuple(w for w in item.writes if w.address - self.bias not in item.function.intrusive)
             early += now
-        self._expect_out(target, early)
+        self._expect_out(target, [write.inside for write in early])
         write_all(target.memory, early)
         for item in self.functions.values():
             item.late += tuple(w for w in item.writes if w.address - self.bias in item.function.intrusive)
